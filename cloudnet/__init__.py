@@ -1,0 +1,49 @@
+"""cloudnet: compact, well-measured cloud masks for Sentinel-2, from training to the map.
+
+>>> import cloudnet
+>>> model = cloudnet.load_model("model.onnx")               # doctest: +SKIP
+>>> probability = model.predict(reflectance)                # doctest: +SKIP
+>>> mask = model.mask(probability)                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cloudnet._version import __version__
+from cloudnet.errors import CloudnetError
+
+if TYPE_CHECKING:
+    from cloudnet.dataset import open_dataset
+    from cloudnet.predict import predict_scene
+    from cloudnet.runtime import CloudModel, load_model
+    from cloudnet.scene import open_scene
+    from cloudnet.spec import Spec
+
+_HOME = {
+    "CloudModel": "cloudnet.runtime",
+    "Spec": "cloudnet.spec",
+    "load_model": "cloudnet.runtime",
+    "open_dataset": "cloudnet.dataset",
+    "open_scene": "cloudnet.scene",
+    "predict_scene": "cloudnet.predict",
+}
+
+__all__ = [
+    "CloudModel",
+    "CloudnetError",
+    "Spec",
+    "__version__",
+    "load_model",
+    "open_dataset",
+    "open_scene",
+    "predict_scene",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `import cloudnet` stays light."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'cloudnet' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

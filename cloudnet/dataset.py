@@ -1,0 +1,295 @@
+"""Data sets: folders of scenes with masks, paired by name, with the place of each."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window as RasterioWindow
+
+from cloudnet.errors import CloudnetError, DatasetError
+from cloudnet.files import quiet
+from cloudnet.scene import Reading, Scene, find_scene_files, open_scene, readable
+from cloudnet.spec import CLEAR, CLOUD, NO_DATA
+from cloudnet.tiles import Window
+
+Mask: TypeAlias = NDArray[np.uint8]
+
+SCENE_FOLDERS = ("subscenes", "scenes")
+MASK_FOLDER = "masks"
+MASK_SUFFIXES = (".npy", ".tif", ".tiff")
+SLAB_ROWS = 512
+
+MGRS_TILE = re.compile(r"(?:^|_)T(\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|$)")
+"""Military grid tile in a Sentinel-2 product name, as T49TGK (Sentinel-2 products specification)."""
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """A scene and its mask on disk.
+
+    Attributes
+    ----------
+    name
+        Of the scene's file, without suffix.
+    scene_path, mask_path
+        The two files.
+    rows, cols
+        Size in pixels, the same for both.
+    group
+        The place. Scenes of one group never go to both sides of a split.
+    labels
+        Kind of label, such as "human"; empty where unknown.
+    reading
+        How the scene's numbers become reflectance.
+    """
+
+    name: str
+    scene_path: Path
+    mask_path: Path
+    rows: int
+    cols: int
+    group: str
+    labels: str = ""
+    reading: Reading = field(default=Reading(), repr=False)
+
+    def open(self) -> Scene:
+        """Open the scene; the caller closes it."""
+        return open_scene(self.scene_path, self.reading, checked=True)
+
+    def read_mask(self, window: Window | None = None) -> Mask:
+        """Read a window of the mask: (rows, cols) uint8, 0 clear, 1 cloud, 255 unlabelled.
+
+        Raises
+        ------
+        DatasetError
+            When it holds other values.
+        """
+        return read_mask(self.mask_path, window or Window(0, 0, self.rows, self.cols))
+
+    def count_labels(self) -> LabelCounts:
+        """Count the mask's pixels by label, reading it in slabs."""
+        counts = np.zeros(256, dtype=np.int64)
+        for row in range(0, self.rows, SLAB_ROWS):
+            window = Window(row, 0, SLAB_ROWS, self.cols).clip(self.rows, self.cols)
+            counts += np.bincount(self.read_mask(window).ravel(), minlength=256)
+        return LabelCounts(int(counts[CLEAR]), int(counts[CLOUD]), int(counts[NO_DATA]))
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Numbers of pixels: clear, cloud, unlabelled."""
+
+    clear: int
+    cloud: int
+    unlabelled: int
+
+    @property
+    def cloud_share(self) -> float:
+        """Share of cloud among the labelled pixels; 0 where none is labelled."""
+        return self.cloud / max(self.clear + self.cloud, 1)
+
+    @property
+    def unlabelled_share(self) -> float:
+        """Share of unlabelled pixels."""
+        return self.unlabelled / max(self.clear + self.cloud + self.unlabelled, 1)
+
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(
+            self.clear + other.clear, self.cloud + other.cloud, self.unlabelled + other.unlabelled
+        )
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled scenes in the order of folders and names, and what was found wrong."""
+
+    scenes: tuple[LabelledScene, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The groups, sorted."""
+        return tuple(sorted({scene.group for scene in self.scenes}))
+
+
+def open_dataset(
+    folders: Iterable[str | Path], reading: Reading | None = None, *, skip_bad: bool = False
+) -> DataSet:
+    """Find the labelled scenes of one or several folders.
+
+    Parameters
+    ----------
+    folders
+        Each holds `subscenes/` (the catalogue's layout) or `scenes/`, and `masks/` with files of
+        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` is read where it is.
+    reading
+        What the scenes' files do not tell of their bands and units.
+    skip_bad
+        Leave out scenes with a problem, instead of refusing the data set.
+
+    Raises
+    ------
+    DatasetError
+        When a folder is missing or holds no scenes, or, without `skip_bad`, something is wrong
+        with a scene: no mask, a mask without scene, another size, a file that cannot be read.
+    """
+    scenes: list[LabelledScene] = []
+    problems: list[str] = []
+    for folder in folders:
+        found, wrong = _read_folder(Path(folder), reading or Reading())
+        scenes += found
+        problems += wrong
+    if problems and not skip_bad:
+        more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise DatasetError(f"{problems[0]}{more}; mend it, or give --skip-bad to leave it out")
+    if not scenes:
+        raise DatasetError("the data set holds no labelled scene that can be used")
+    return DataSet(tuple(scenes), tuple(problems))
+
+
+def read_mask(path: Path, window: Window) -> Mask:
+    """Read a window of a mask file: 0 clear, 1 cloud, 255 unlabelled.
+
+    A `.npy` mask is (rows, cols, 2 or 3) one-hot CLEAR, CLOUD, CLOUD_SHADOW, where shadow is clear
+    and a pixel without a channel is unlabelled, or (rows, cols) of 0, 1, 255. A GeoTIFF holds 0, 1,
+    and 255 or its own nodata value.
+
+    Raises
+    ------
+    DatasetError
+        When it holds other values or another shape.
+    SceneError
+        When it cannot be read.
+    """
+    with readable(path):
+        values = _read_npy(path, window) if path.suffix == ".npy" else _read_tif(path, window)
+    if values.ndim == 3 and values.shape[2] in (2, 3):
+        channels = values.astype(bool)
+        mask = np.full(values.shape[:2], NO_DATA, dtype=np.uint8)
+        mask[channels.any(axis=2)] = CLEAR
+        mask[channels[..., 1]] = CLOUD
+        return mask
+    if values.ndim != 2:
+        raise DatasetError(
+            f"{path} has shape {values.shape}; a mask is (rows, cols) or (rows, cols, 3)"
+        )
+    known = (values == CLEAR) | (values == CLOUD) | (values == NO_DATA)
+    if not known.all():
+        raise DatasetError(
+            f"{path} holds the value {values[~known].flat[0]}; "
+            "a mask holds 0 clear, 1 cloud, 255 unlabelled"
+        )
+    return values.astype(np.uint8)
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Return (rows, cols) of a mask file; raises SceneError when it cannot be read."""
+    with readable(path):
+        if path.suffix == ".npy":
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            return (int(shape[0]), int(shape[1])) if len(shape) >= 2 else (0, 0)
+        with quiet(NotGeoreferencedWarning), rasterio.open(path) as source:
+            return source.height, source.width
+
+
+def _read_npy(path: Path, window: Window) -> NDArray[Any]:
+    return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[window.slices])
+
+
+def _read_tif(path: Path, window: Window) -> NDArray[Any]:
+    part = RasterioWindow(window.col, window.row, window.cols, window.rows)
+    with quiet(NotGeoreferencedWarning), rasterio.open(path) as source:
+        values: NDArray[Any] = source.read(1, window=part)
+        if source.nodata is not None and source.nodata != NO_DATA:
+            values = np.where(values == source.nodata, NO_DATA, values)
+    return values
+
+
+def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], list[str]]:
+    """Return the scenes of one folder and what is wrong in it."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is no folder")
+    places = [name for name in SCENE_FOLDERS if (folder / name).is_dir()]
+    if len(places) != 1 or not (folder / MASK_FOLDER).is_dir():
+        raise DatasetError(
+            f"{folder} is no data set: it needs masks/ and one of subscenes/ (the catalogue's "
+            "layout) and scenes/"
+        )
+    paths = find_scene_files(folder / places[0])
+    masks = {
+        path.stem: path
+        for path in sorted((folder / MASK_FOLDER).iterdir())
+        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith(".")
+    }
+    if not paths:
+        raise DatasetError(f"{folder / places[0]} holds no .npy or .tif scene")
+    rows = _read_csv(folder / "scenes.csv")
+    scenes, problems = [], []
+    for path in paths:
+        try:
+            scenes.append(_pair(path, masks.pop(path.stem, None), rows.get(path.stem, {}), reading))
+        except CloudnetError as error:
+            problems.append(str(error))
+    problems += [f"{path} has no scene in {folder / places[0]}" for path in masks.values()]
+    return scenes, problems
+
+
+def _pair(
+    path: Path, mask_path: Path | None, row: dict[str, str], reading: Reading
+) -> LabelledScene:
+    """Make a labelled scene of two files that were proven to fit and to be whole."""
+    if mask_path is None:
+        raise DatasetError(f"{path} has no mask of the same name in {MASK_FOLDER}/")
+    with open_scene(path, reading) as scene:
+        size = (scene.rows, scene.cols)
+        # The last row is what a file that was cut short lacks.
+        scene.read(Window(scene.rows - 1, 0, 1, scene.cols))
+    if (found := mask_size(mask_path)) != size:
+        raise DatasetError(
+            f"{mask_path} has {found[0]} x {found[1]} pixels, its scene {size[0]} x {size[1]}"
+        )
+    read_mask(mask_path, Window(size[0] - 1, 0, 1, size[1]))
+    return LabelledScene(
+        name=path.stem,
+        scene_path=path,
+        mask_path=mask_path,
+        rows=size[0],
+        cols=size[1],
+        group=row.get("group") or place_of(path.stem),
+        labels=row.get("labels") or "",
+        reading=reading,
+    )
+
+
+def place_of(name: str) -> str:
+    """Return the MGRS tile in a product name, else the name itself: the scene stands alone."""
+    found = MGRS_TILE.search(name)
+    return f"T{found[1]}" if found else name
+
+
+def _read_csv(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a `scenes.csv` by scene; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "scene" not in (reader.fieldnames or ()):
+                raise DatasetError(f"{path} has no column named scene")
+            return {row["scene"]: row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is no readable CSV file ({error})") from error
+
+
+def total_counts(counts: Sequence[LabelCounts]) -> LabelCounts:
+    """Add counts up."""
+    return sum(counts, start=LabelCounts(0, 0, 0))

@@ -1,0 +1,275 @@
+"""The runtime: an ONNX file, onnxruntime, and tiles streamed through them. No TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from cloudnet.errors import ModelError
+from cloudnet.spec import CLEAR, CLOUD, CONTRACT_NHWC, NO_DATA, SPEC_KEY, Spec
+from cloudnet.tiles import Tile, Window, check_tile, grid, round_up
+
+Reflectance: TypeAlias = NDArray[np.float32]
+Valid: TypeAlias = NDArray[np.bool_]
+Probability: TypeAlias = NDArray[np.float32]
+Mask: TypeAlias = NDArray[np.uint8]
+Reader: TypeAlias = Callable[[Window], tuple[Reflectance, Valid]]
+
+PROBE_KEY = "cloudnet_probe"
+"""Key of the probe in the metadata of an ONNX file."""
+
+DEFAULT_TILE_PX = 768
+"""Large enough that the halo costs little, small enough that activations stay below 100 MB."""
+
+
+class CloudModel:
+    """A net in onnxruntime with its spec. Made by `load_model`; safe to use from several threads.
+
+    Attributes
+    ----------
+    spec
+        What the net takes and what its answer means.
+    path, sha256
+        The file and its digest.
+    """
+
+    def __init__(self, path: Path, spec: Spec, session: Any, sha256: str) -> None:
+        self.path = path
+        self.spec = spec
+        self.sha256 = sha256
+        self._session = session
+        self._input = session.get_inputs()[0].name
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The ONNX file's metadata."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, tiles: NDArray[np.float32]) -> NDArray[Any]:
+        """Run the net on a batch as it is.
+
+        Parameters
+        ----------
+        tiles
+            Reflectance in the layout of the spec's contract: (batch, height, width, 4), height and
+            width multiples of the stride, or (batch, 4, 224, 224).
+
+        Returns
+        -------
+        (batch, height, width, 1) float32 probability, or (batch, 224, 224) uint8 mask.
+        """
+        return np.asarray(self._session.run(None, {self._input: tiles})[0])
+
+    def predict(
+        self,
+        reflectance: ArrayLike,
+        valid: ArrayLike | None = None,
+        *,
+        tile_px: int = DEFAULT_TILE_PX,
+        exact: bool = False,
+    ) -> Probability:
+        """Return the probability of cloud of an array.
+
+        Parameters
+        ----------
+        reflectance
+            (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %. Any size.
+        valid
+            (rows, cols) bool; False where there is no data. Pixels that are not a number or
+            infinite in a band are taken as no data anyway.
+        tile_px, exact
+            As in `stream`.
+
+        Returns
+        -------
+        (rows, cols) float32 in [0, 1]; NaN where there is no data.
+
+        Raises
+        ------
+        ModelError
+            When the array has another shape, or numbers that fit no reflectance.
+        """
+        scene, known = _check_array(reflectance, valid, len(self.spec.bands))
+        rows, cols = known.shape
+
+        def read(window: Window) -> tuple[Reflectance, Valid]:
+            part = np.asarray(scene[window.slices], dtype=np.float32)
+            usable = known[window.slices] & np.isfinite(part).all(axis=2)
+            return np.where(usable[..., np.newaxis], part, np.float32(0.0)), usable
+
+        probability = np.full((rows, cols), np.nan, dtype=np.float32)
+        for window, part, _ in self.stream(read, (rows, cols), tile_px=tile_px, exact=exact):
+            probability[window.slices] = part
+        return probability
+
+    def mask(self, probability: Probability, threshold: float | None = None) -> Mask:
+        """Return the mask of a probability: 0 clear, 1 cloud, 255 no data (NaN).
+
+        Parameters
+        ----------
+        probability
+            (rows, cols), as `predict` gives it.
+        threshold
+            Probability from which a pixel is cloud; the spec's by default.
+        """
+        return to_mask(probability, self.spec.threshold if threshold is None else threshold)
+
+    def stream(
+        self,
+        read: Reader,
+        size: tuple[int, int],
+        *,
+        tile_px: int = DEFAULT_TILE_PX,
+        exact: bool = False,
+    ) -> Iterator[tuple[Window, Probability, Reflectance]]:
+        """Stream a scene through the net, tile by tile, row by row.
+
+        Parameters
+        ----------
+        read
+            Gives reflectance (rows, cols, 4) and validity (rows, cols) of a window of the scene;
+            reflectance is finite everywhere and 0 where not valid.
+        size
+            (rows, cols) of the scene.
+        tile_px
+            Side of a tile as read, halo included; rounded up to what stride and halo need.
+        exact
+            Read a halo of the whole receptive field, so that the result equals that of the whole
+            scene in one piece; else the spec's default halo.
+
+        Yields
+        ------
+        window, probability (rows, cols), reflectance (rows, cols, 4)
+            Each pixel of the scene exactly once; probability is NaN where there is no data.
+        """
+        spec = self.spec
+        if spec.contract != CONTRACT_NHWC:
+            raise ModelError(
+                f"{self.path} is a {spec.contract} hand-off, which gives masks of single tiles; "
+                "export without --contract for a model that takes scenes"
+            )
+        halo_px = spec.exact_halo_px if exact else spec.halo_px
+        tile_px = fit_tile(tile_px, halo_px, spec.stride)
+        for tile in grid(*size, tile_px, halo_px, spec.stride):
+            yield self._run_tile(read, tile, size)
+
+    def _run_tile(
+        self, read: Reader, tile: Tile, size: tuple[int, int]
+    ) -> tuple[Window, Probability, Reflectance]:
+        window = tile.read.clip(*size)
+        reflectance, valid = read(window)
+        kept = tile.write.within(window).slices
+        shape = (tile.write.rows, tile.write.cols)
+        if not valid[kept].any():
+            return tile.write, np.full(shape, np.nan, dtype=np.float32), reflectance[kept]
+        padded = pad_mirrored(reflectance, tile.read.rows, tile.read.cols)
+        answer = self.run(padded[np.newaxis])[0, ..., 0]
+        probability = np.where(valid[kept], answer[kept], np.float32(np.nan))
+        return tile.write, probability, reflectance[kept]
+
+
+def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
+    """Load an ONNX file that `cloudnet export` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    threads
+        Threads inside the net; None: as many as the process may use.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, is no ONNX file, or is not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist, or is no file; give an ONNX file")
+    content = path.read_bytes()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            content, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base but Exception
+        first_line = str(error).splitlines()[0]
+        raise ModelError(f"{path} is no ONNX file that runs here ({first_line})") from error
+    return _with_spec(path, session, hashlib.sha256(content).hexdigest())
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:
+    """Wrap a session whose file holds a spec that fits its graph."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    if SPEC_KEY not in metadata:
+        raise ModelError(
+            f"{path} holds no cloudnet spec, so its bands and units are unknown; "
+            "make it with: cloudnet export RUN -o FILE.onnx"
+        )
+    spec = Spec.from_json(metadata[SPEC_KEY], str(path))
+    shape = session.get_inputs()[0].shape
+    channel_axis = -1 if spec.contract == CONTRACT_NHWC else 1
+    if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[channel_axis] != len(spec.bands):
+        raise ModelError(f"{path}: its graph takes {shape}, which does not fit its spec")
+    return CloudModel(path, spec, session, sha256)
+
+
+def to_mask(probability: Probability, threshold: float) -> Mask:
+    """Return the mask (rows, cols) uint8 of a probability: 0 clear, 1 cloud, 255 where NaN."""
+    mask = np.where(probability >= threshold, np.uint8(CLOUD), np.uint8(CLEAR))
+    mask[np.isnan(probability)] = NO_DATA
+    return mask
+
+
+def fit_tile(tile_px: int, halo_px: int, stride: int) -> int:
+    """Return the tile, at least `tile_px`, that is a multiple of the stride and holds the halo."""
+    fitted = max(round_up(tile_px, stride), round_up(2 * halo_px + stride, stride))
+    check_tile(fitted, halo_px, stride)
+    return fitted
+
+
+def pad_mirrored(reflectance: Reflectance, rows: int, cols: int) -> Reflectance:
+    """Extend (r, c, bands) to the right and below by its mirror image, which adds no edge."""
+    missing = (rows - reflectance.shape[0], cols - reflectance.shape[1])
+    if missing == (0, 0):
+        return reflectance
+    return np.pad(reflectance, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+
+
+def _check_array(
+    reflectance: ArrayLike, valid: ArrayLike | None, bands: int
+) -> tuple[NDArray[Any], Valid]:
+    """Return the two arrays once their shapes and numbers are what `predict` takes."""
+    scene = np.asarray(reflectance)
+    if scene.ndim != 3 or scene.shape[2] != bands or scene.dtype.kind not in "fiu":
+        raise ModelError(
+            f"an array of {scene.dtype} and shape {scene.shape} is no reflectance; "
+            f"it is (rows, cols, {bands}), 1.0 = 100 %"
+        )
+    known = np.ones(scene.shape[:2], dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
+    if known.shape != scene.shape[:2]:
+        raise ModelError(f"valid has shape {known.shape}, the reflectance {scene.shape}")
+    sample = scene[:: max(scene.shape[0] // 64, 1), :: max(scene.shape[1] // 64, 1)]
+    sample = sample[np.isfinite(sample)]
+    if scene.dtype.kind in "iu" or (sample.size and np.percentile(sample, 99) > 3.0):
+        raise ModelError(
+            "the array holds digital numbers, not reflectance (1.0 = 100 %); "
+            "turn them with: number * scale + offset"
+        )
+    return scene, known

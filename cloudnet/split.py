@@ -1,0 +1,111 @@
+"""Splits by place: no place on both sides, the same mixture of cloud on each, from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloudnet.dataset import LabelledScene
+from cloudnet.errors import DatasetError
+
+STRATA = (0.02, 0.35, 0.95)
+"""Bounds of the cloud share between clear, mostly clear, cloudy and overcast scenes."""
+
+VALIDATION_FOLDS = 5
+"""A plain split sets one fold of this many aside."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Scenes to train on and scenes to validate on."""
+
+    train: tuple[LabelledScene, ...]
+    validation: tuple[LabelledScene, ...]
+
+
+def split_folds(
+    scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], folds: int, seed: int
+) -> list[Split]:
+    """Split scenes into `folds` parts by place, each the validation side of one split.
+
+    Places are dealt out one by one, those with most scenes first and those alike in a random order
+    drawn from the seed; each goes to the fold that it leaves most even in number of scenes and in
+    cloud strata (the greedy rule of scikit-learn's StratifiedGroupKFold).
+
+    Parameters
+    ----------
+    scenes
+        Labelled scenes.
+    cloud_shares
+        Share of cloud of each scene.
+    folds
+        Number of parts, 2 or more.
+    seed
+        Of the order in which places are dealt out.
+
+    Raises
+    ------
+    DatasetError
+        When there are fewer places than folds.
+    """
+    groups = sorted({scene.group for scene in scenes})
+    if folds < 2:
+        raise DatasetError(f"{folds} folds leave nothing to validate on; give 2 or more")
+    if len(groups) < folds:
+        raise DatasetError(
+            f"{len(groups)} places cannot be split into {folds} parts; add scenes of other places"
+        )
+    numbers = {group: index for index, group in enumerate(groups)}
+    strata = np.searchsorted(STRATA, cloud_shares)
+    counts = np.zeros((len(groups), len(STRATA) + 1))
+    for scene, stratum in zip(scenes, strata):
+        counts[numbers[scene.group], stratum] += 1
+    fold_of = _deal(counts, folds, np.random.default_rng(seed))
+    return [
+        Split(
+            train=tuple(s for s in scenes if fold_of[numbers[s.group]] != fold),
+            validation=tuple(s for s in scenes if fold_of[numbers[s.group]] == fold),
+        )
+        for fold in range(folds)
+    ]
+
+
+def split_once(scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], seed: int) -> Split:
+    """Set about a fifth of the scenes aside for validation, by place; at least one place.
+
+    Raises
+    ------
+    DatasetError
+        When all scenes are of one place.
+    """
+    places = len({scene.group for scene in scenes})
+    folds = max(2, min(VALIDATION_FOLDS, places))
+    return split_folds(scenes, cloud_shares, folds, seed)[-1]
+
+
+def _deal(
+    counts: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    folds: int,
+    rng: np.random.Generator,
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Give each place (rows of `counts`: scenes by stratum) a fold."""
+    totals = np.maximum(counts.sum(axis=0), 1)
+    load = np.zeros((folds, counts.shape[1]))
+    fold_of = np.zeros(len(counts), dtype=np.int64)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    for position, group in enumerate(order):
+        empty = np.flatnonzero(load.sum(axis=1) == 0)
+        must_fill = len(empty) and len(order) - position <= len(empty)
+        candidates = empty if must_fill else np.arange(folds)
+        unevenness = []
+        for fold in candidates:
+            load[fold] += counts[group]
+            spread = (load / totals).std(axis=0).mean() + load.sum(axis=1).std() / totals.sum()
+            unevenness.append(spread)
+            load[fold] -= counts[group]
+        fold_of[group] = candidates[int(np.argmin(unevenness))]
+        load[fold_of[group]] += counts[group]
+    return fold_of

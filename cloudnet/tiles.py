@@ -1,0 +1,132 @@
+"""Tiles: windows of a scene, what is read and what of it is kept. Geometry only, no pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels: upper left corner (row, col) and size (rows, cols)."""
+
+    row: int
+    col: int
+    rows: int
+    cols: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The window as an index into an array (rows, cols, …)."""
+        return (
+            slice(self.row, self.row + self.rows),
+            slice(self.col, self.col + self.cols),
+        )
+
+    def clip(self, rows: int, cols: int) -> Window:
+        """Return the part inside a scene of `rows` x `cols` pixels; it may be empty."""
+        top, left = min(max(self.row, 0), rows), min(max(self.col, 0), cols)
+        bottom = min(max(self.row + self.rows, top), rows)
+        right = min(max(self.col + self.cols, left), cols)
+        return Window(top, left, bottom - top, right - left)
+
+    def within(self, outer: Window) -> Window:
+        """Return this window in the coordinates of `outer`."""
+        return Window(self.row - outer.row, self.col - outer.col, self.rows, self.cols)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window that is read and the part of it that is kept.
+
+    `read` starts at a multiple of the stride and may reach past the scene's right and lower edge,
+    by less than a stride, or more where the scene is smaller than one tile.
+    """
+
+    read: Window
+    write: Window
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A tile along one axis: first pixel read, first pixel kept, end of the pixels kept."""
+
+    start: int
+    keep_from: int
+    keep_to: int
+
+
+def round_up(length: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is not below `length`."""
+    return -(-length // step) * step
+
+
+def _spans(length: int, tile_px: int, halo_px: int, stride: int) -> list[_Span]:
+    """Place tiles evenly along an axis so that each kept pixel has `halo_px` around it."""
+    padded = round_up(length, stride)
+    if padded <= tile_px:
+        return [_Span(0, 0, length)]
+    free = (padded - tile_px) // stride
+    largest_step = (tile_px - 2 * halo_px) // stride
+    gaps = -(-free // largest_step)
+    starts = [free * index // gaps * stride for index in range(gaps + 1)]
+    cuts = [(start + tile_px + following) // 2 for start, following in pairwise(starts)]
+    edges = [0, *cuts, length]
+    return [_Span(start, *edge) for start, edge in zip(starts, pairwise(edges))]
+
+
+def check_tile(tile_px: int, halo_px: int, stride: int) -> None:
+    """Raise ValueError unless a tile is a multiple of the stride with pixels left to keep."""
+    if tile_px % stride or tile_px <= 0:
+        raise ValueError(f"a tile of {tile_px} px is not a multiple of the stride, {stride} px")
+    if tile_px < 2 * halo_px + stride:
+        least = round_up(2 * halo_px + stride, stride)
+        raise ValueError(
+            f"a tile of {tile_px} px keeps nothing within a halo of {halo_px} px; "
+            f"the smallest is {least} px"
+        )
+
+
+def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> list[Tile]:
+    """Cover a scene with tiles, row by row; every pixel is kept exactly once.
+
+    Tiles of one grid read windows of one size (`tile_px`, or the padded scene where that is
+    smaller), placed evenly; a kept pixel lies at least `halo_px` from its tile's edge unless that
+    edge is also the scene's.
+
+    Parameters
+    ----------
+    rows, cols
+        Size of the scene in pixels.
+    tile_px
+        Side of a tile as read; a multiple of `stride`.
+    halo_px
+        Width of the border that is read and not kept.
+    stride
+        All reads start at, and are as long as, multiples of this.
+
+    Raises
+    ------
+    ValueError
+        When the tile is no multiple of the stride or the halo leaves nothing of it, where the
+        scene needs more than one tile.
+    """
+    if rows < 1 or cols < 1:
+        return []
+    if max(round_up(rows, stride), round_up(cols, stride)) > tile_px:
+        check_tile(tile_px, halo_px, stride)
+    read_rows = min(tile_px, round_up(rows, stride))
+    read_cols = min(tile_px, round_up(cols, stride))
+    return [
+        Tile(
+            read=Window(down.start, across.start, read_rows, read_cols),
+            write=Window(
+                down.keep_from,
+                across.keep_from,
+                down.keep_to - down.keep_from,
+                across.keep_to - across.keep_from,
+            ),
+        )
+        for down in _spans(rows, tile_px, halo_px, stride)
+        for across in _spans(cols, tile_px, halo_px, stride)
+    ]
