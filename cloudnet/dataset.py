@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.errors import CloudnetError, DatasetError
 from cloudnet.files import quiet
-from cloudnet.scene import Reading, Scene, find_scene_files, open_scene, readable
+from cloudnet.scene import Reading, Scene, find_scene_files, map_npy, open_scene, readable
 from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 
@@ -25,11 +26,10 @@ Mask: TypeAlias = NDArray[np.uint8]
 
 SCENE_FOLDERS = ("subscenes", "scenes")
 MASK_FOLDER = "masks"
-MASK_SUFFIXES = (".npy", ".tif", ".tiff")
 SLAB_ROWS = 512
 
 MGRS_TILE = re.compile(r"(?:^|_)T(\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|$)")
-"""Military grid tile in a Sentinel-2 product name, as T49TGK (Sentinel-2 products specification)."""
+"""Military grid tile in a Sentinel-2 product name, as T49TGK (its products specification)."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +139,27 @@ def open_dataset(
     Raises
     ------
     DatasetError
-        When a folder is missing or holds no scenes, or, without `skip_bad`, something is wrong
-        with a scene: no mask, a mask without scene, another size, a file that cannot be read.
+        When a folder is missing, given twice, or holds no scenes, or, without `skip_bad`, something
+        is wrong with a scene: no mask, a mask without scene, two files of one name, another size, a
+        file that cannot be read.
     """
     scenes: list[LabelledScene] = []
     problems: list[str] = []
-    for folder in folders:
-        found, wrong = _read_folder(Path(folder), reading or Reading())
+    seen: set[Path] = set()
+    for folder in map(Path, folders):
+        if folder.resolve() in seen:
+            raise DatasetError(f"{folder} is given twice; name each folder once")
+        seen.add(folder.resolve())
+        found, wrong = _read_folder(folder, reading or Reading())
         scenes += found
         problems += wrong
     if problems and not skip_bad:
         more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
         raise DatasetError(f"{problems[0]}{more}; mend it, or give --skip-bad to leave it out")
+    if problems and not scenes:
+        raise DatasetError(f"no scene can be used; the first problem: {problems[0]}")
     if not scenes:
-        raise DatasetError("the data set holds no labelled scene that can be used")
+        raise DatasetError("no folder of labelled scenes is given")
     return DataSet(tuple(scenes), tuple(problems))
 
 
@@ -160,8 +167,8 @@ def read_mask(path: Path, window: Window) -> Mask:
     """Read a window of a mask file: 0 clear, 1 cloud, 255 unlabelled.
 
     A `.npy` mask is (rows, cols, 2 or 3) one-hot CLEAR, CLOUD, CLOUD_SHADOW, where shadow is clear
-    and a pixel without a channel is unlabelled, or (rows, cols) of 0, 1, 255. A GeoTIFF holds 0, 1,
-    and 255 or its own nodata value.
+    and a pixel without a channel is unlabelled, or (rows, cols) of 0, 1, 255. A GeoTIFF has one
+    band of 0, 1, and 255 or its own nodata value.
 
     Raises
     ------
@@ -170,18 +177,62 @@ def read_mask(path: Path, window: Window) -> Mask:
     SceneError
         When it cannot be read.
     """
-    with readable(path):
-        values = _read_npy(path, window) if path.suffix == ".npy" else _read_tif(path, window)
-    if values.ndim == 3 and values.shape[2] in (2, 3):
-        channels = values.astype(bool)
-        mask = np.full(values.shape[:2], NO_DATA, dtype=np.uint8)
-        mask[channels.any(axis=2)] = CLEAR
-        mask[channels[..., 1]] = CLOUD
-        return mask
-    if values.ndim != 2:
+    if _is_npy(path):
+        return _read_npy(path, window)
+    part = RasterioWindow(window.col, window.row, window.cols, window.rows)
+    with readable(path), _open_raster(path) as source:
+        if source.count != 1:
+            raise DatasetError(f"{path} has {source.count} bands; a mask in a GeoTIFF has one")
+        values, nodata = source.read(1, window=part), source.nodata
+    if nodata is None:
+        return _check_values(path, values)
+    unlabelled = np.isnan(values) if np.isnan(nodata) else values == nodata
+    mask = _check_values(path, np.where(unlabelled, values.dtype.type(CLEAR), values))
+    mask[unlabelled] = NO_DATA
+    return mask
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Return (rows, cols) of a mask file; raises SceneError when it cannot be read."""
+    if _is_npy(path):
+        shape = map_npy(path).shape
+        return (int(shape[0]), int(shape[1])) if len(shape) >= 2 else (0, 0)
+    with readable(path), _open_raster(path) as source:
+        return source.height, source.width
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def _open_raster(path: Path) -> Any:
+    """Open a raster that need not be georeferenced."""
+    with quiet(NotGeoreferencedWarning):
+        return rasterio.open(path)
+
+
+def _read_npy(path: Path, window: Window) -> Mask:
+    """Read a window of a mask in an array file."""
+    array = map_npy(path)
+    if array.ndim == 2:
+        return _check_values(path, np.array(array[window.slices]))
+    if array.ndim != 3 or array.shape[2] not in (2, 3):
         raise DatasetError(
-            f"{path} has shape {values.shape}; a mask is (rows, cols) or (rows, cols, 3)"
+            f"{path} has shape {array.shape}; a mask is (rows, cols) or (rows, cols, 3)"
         )
+    channels = np.array(array[window.slices])
+    if channels.dtype != bool and not np.isin(channels, (0, 1)).all():
+        raise DatasetError(
+            f"{path} holds channels of other values than 0 and 1; each stands for one class"
+        )
+    mask = np.full(channels.shape[:2], NO_DATA, dtype=np.uint8)
+    mask[channels.any(axis=2)] = CLEAR
+    mask[channels[..., 1] != 0] = CLOUD
+    return mask
+
+
+def _check_values(path: Path, values: NDArray[Any]) -> Mask:
+    """Return the values of a mask as uint8; raises DatasetError where they are others."""
     known = (values == CLEAR) | (values == CLOUD) | (values == NO_DATA)
     if not known.all():
         raise DatasetError(
@@ -191,64 +242,56 @@ def read_mask(path: Path, window: Window) -> Mask:
     return values.astype(np.uint8)
 
 
-def mask_size(path: Path) -> tuple[int, int]:
-    """Return (rows, cols) of a mask file; raises SceneError when it cannot be read."""
-    with readable(path):
-        if path.suffix == ".npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            return (int(shape[0]), int(shape[1])) if len(shape) >= 2 else (0, 0)
-        with quiet(NotGeoreferencedWarning), rasterio.open(path) as source:
-            return source.height, source.width
-
-
-def _read_npy(path: Path, window: Window) -> NDArray[Any]:
-    return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[window.slices])
-
-
-def _read_tif(path: Path, window: Window) -> NDArray[Any]:
-    part = RasterioWindow(window.col, window.row, window.cols, window.rows)
-    with quiet(NotGeoreferencedWarning), rasterio.open(path) as source:
-        values: NDArray[Any] = source.read(1, window=part)
-        if source.nodata is not None and source.nodata != NO_DATA:
-            values = np.where(values == source.nodata, NO_DATA, values)
-    return values
-
-
 def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], list[str]]:
     """Return the scenes of one folder and what is wrong in it."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is no folder")
-    places = [name for name in SCENE_FOLDERS if (folder / name).is_dir()]
-    if len(places) != 1 or not (folder / MASK_FOLDER).is_dir():
+        raise DatasetError(f"{folder} is no folder" if folder.exists() else f"{folder} is missing")
+    layouts = [name for name in SCENE_FOLDERS if (folder / name).is_dir()]
+    if len(layouts) != 1 or not (folder / MASK_FOLDER).is_dir():
         raise DatasetError(
             f"{folder} is no data set: it needs masks/ and one of subscenes/ (the catalogue's "
             "layout) and scenes/"
         )
-    paths = find_scene_files(folder / places[0])
-    masks = {
-        path.stem: path
-        for path in sorted((folder / MASK_FOLDER).iterdir())
-        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith(".")
-    }
+    paths = _by_name(folder / layouts[0])
+    masks = _by_name(folder / MASK_FOLDER)
     if not paths:
-        raise DatasetError(f"{folder / places[0]} holds no .npy or .tif scene")
+        raise DatasetError(f"{folder / layouts[0]} holds no .npy or .tif scene")
     rows = _read_csv(folder / "scenes.csv")
     scenes, problems = [], []
-    for path in paths:
+    for name, found in paths.items():
+        candidates = masks.pop(name, [])
         try:
-            scenes.append(_pair(path, masks.pop(path.stem, None), rows.get(path.stem, {}), reading))
+            scenes.append(_pair(found, candidates, rows.get(name, {}), reading))
         except CloudnetError as error:
             problems.append(str(error))
-    problems += [f"{path} has no scene in {folder / places[0]}" for path in masks.values()]
+    problems += [
+        f"{path} has no scene in {folder / layouts[0]}" for left in masks.values() for path in left
+    ]
     return scenes, problems
 
 
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """Return the scene or mask files of a folder, sorted, by name without suffix."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in find_scene_files(folder):
+        files[path.stem].append(path)
+    return files
+
+
 def _pair(
-    path: Path, mask_path: Path | None, row: dict[str, str], reading: Reading
+    scene_files: Sequence[Path],
+    mask_files: Sequence[Path],
+    row: Mapping[str, str | None],
+    reading: Reading,
 ) -> LabelledScene:
-    """Make a labelled scene of two files that were proven to fit and to be whole."""
-    if mask_path is None:
+    """Make a labelled scene of the files of one name, proven to fit and to be whole."""
+    for files in (scene_files, mask_files):
+        if len(files) > 1:
+            raise DatasetError(f"{files[0]} and {files[1].name} bear one name; remove one of them")
+    path = scene_files[0]
+    if not mask_files:
         raise DatasetError(f"{path} has no mask of the same name in {MASK_FOLDER}/")
+    mask_path = mask_files[0]
     with open_scene(path, reading) as scene:
         size = (scene.rows, scene.cols)
         # The last row is what a file that was cut short lacks.
@@ -264,8 +307,8 @@ def _pair(
         mask_path=mask_path,
         rows=size[0],
         cols=size[1],
-        group=row.get("group") or place_of(path.stem),
-        labels=row.get("labels") or "",
+        group=(row.get("group") or "").strip() or place_of(path.stem),
+        labels=(row.get("labels") or "").strip(),
         reading=reading,
     )
 

@@ -71,12 +71,15 @@ def require(module: str, extra: str) -> ModuleType:
     ------
     MissingExtraError
         When it is not installed; the message holds the install line.
+    ImportError
+        When it is installed and broken: that is not mended by installing the extra.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] != module.split(".")[0]:
+        missing = error.name or ""
+        if module != missing and not module.startswith(f"{missing}."):
             raise
         raise MissingExtraError(
-            f'{module.split(".")[0]} is not installed; get it with: pip install "cloudnet[{extra}]"'
+            f'{missing} is not installed; get it with: pip install "cloudnet[{extra}]"'
         ) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudnet.errors import OutputError
@@ -22,17 +22,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        When the folder cannot be written to or the disk is full.
+        When `path` is a folder or a device, the folder cannot be written to, or the disk is full:
+        any OSError of the block counts as one of writing.
     """
+    _refuse_non_file(path)
     scratch = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
-        os.replace(scratch, path)
+        scratch.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path} cannot be written: {_cause(error)}") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        # Where the folder itself is at fault, unlink fails too and would hide the reason.
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,8 +48,7 @@ def write_text(path: Path, text: str) -> None:
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:
     """Raise OutputError if one of `paths` is there and may not be overwritten."""
     for path in paths:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder where a file is to be written; remove it")
+        _refuse_non_file(path)
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; give --overwrite to replace it")
 
@@ -58,22 +61,61 @@ def writable_folder(folder: Path) -> Path:
     OutputError
         When it is a file, or cannot be made or written to.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file where an output folder is needed")
     trial = folder / f".{uuid.uuid4().hex[:8]}.part"
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file where an output folder is needed")
         folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"")
         trial.unlink()
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
+        raise OutputError(f"{folder} cannot be written to: {_cause(error)}") from error
     return folder
+
+
+def _refuse_non_file(path: Path) -> None:
+    """Raise OutputError where a rename would fail, or would replace a device such as /dev/null."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder where a file is to be written; name a file")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is a device and cannot be replaced; name a file")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_cause(error)}") from error
+
+
+def _cause(error: OSError) -> str:
+    """Return the reason in words; GDAL's errors have no `strerror`."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+class _Filters:
+    """The warning filters as they were before the first of the blocks now open in any thread."""
+
+    lock = threading.Lock()
+    saved: warnings.catch_warnings[None] | None = None
+    users = 0
 
 
 @contextmanager
 def quiet(*categories: type[Warning]) -> Iterator[None]:
-    """Silence warnings that are no news to the user, for the length of the block."""
-    with warnings.catch_warnings():
+    """Silence warnings that are no news to the user, for the length of the block.
+
+    Python's filters belong to the process, and `warnings.catch_warnings` in two threads at once
+    may leave them changed for good. Here they come back when the last of the blocks ends.
+    """
+    with _Filters.lock:
+        if _Filters.users == 0:
+            _Filters.saved = warnings.catch_warnings()
+            _Filters.saved.__enter__()
+        _Filters.users += 1
         for category in categories:
             warnings.simplefilter("ignore", category)
+    try:
         yield
+    finally:
+        with _Filters.lock:
+            _Filters.users -= 1
+            if _Filters.users == 0 and _Filters.saved is not None:
+                _Filters.saved.__exit__(None, None, None)
+                _Filters.saved = None

@@ -25,6 +25,9 @@ Reader: TypeAlias = Callable[[Window], tuple[Reflectance, Valid]]
 PROBE_KEY = "cloudnet_probe"
 """Key of the probe in the metadata of an ONNX file."""
 
+FACTS_KEY = "cloudnet_facts"
+"""Key of parameters, multiply-adds and receptive field in the metadata of an ONNX file."""
+
 DEFAULT_TILE_PX = 768
 """Large enough that the halo costs little, small enough that activations stay below 100 MB."""
 

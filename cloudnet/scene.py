@@ -6,20 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import cos, radians
+from math import cos, hypot, radians
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.errors import SceneError
 from cloudnet.files import quiet
 from cloudnet.spec import BAND_NAMES, BANDS, CATALOGUE_BANDS
-from cloudnet.tiles import Window
+from cloudnet.tiles import Window, grid
 
 Reflectance: TypeAlias = NDArray[np.float32]
 Valid: TypeAlias = NDArray[np.bool_]
@@ -30,6 +32,15 @@ PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
 """What the 1st and 99th percentile of a scene may be. The largest top-of-atmosphere reflectance
 in the Sentinel-2 Cloud Mask Catalogue is 1.94; atmospheric correction gives values a little below
 0."""
+
+DARKEST_SCENE = 1e-3
+"""The 99th percentile of a scene is above this. The air alone scatters more than ten times as much
+in the blue band; a scene below it was scaled twice."""
+
+SAMPLE_PX = 32
+SEARCH_PX = 512
+"""Side of the windows that are looked at for plausible numbers: at first, and where those hold no
+valid pixel."""
 
 METRES_PER_DEGREE = 111_320.0
 """Length of a degree of latitude on a sphere of the Earth's mean radius."""
@@ -65,8 +76,12 @@ class Reading:
                 f"--bands names {len(self.bands)} bands; it takes {len(BANDS)}: "
                 "red, green, blue, NIR, such as --bands 3,2,1,4"
             )
+        if self.bands is not None and len(set(self.bands)) != len(self.bands):
+            raise SceneError(f"--bands names a band twice: {','.join(self.bands)}")
         if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
             raise SceneError(f"--scale is a number above 0, not {self.scale}")
+        if self.offset is not None and not np.isfinite(self.offset):
+            raise SceneError(f"--offset is a number, not {self.offset}")
 
 
 class Scene(ABC):
@@ -82,8 +97,10 @@ class Scene(ABC):
         Numbers, from 1, of the file's bands for red, green, blue and NIR.
     scale, offset
         (4,) float64: reflectance = number x scale + offset, band by band.
+    dtype
+        Of the numbers in the file.
     units_told
-        True where scale and offset come from the file.
+        True where scale and offset of every band come from the file.
     crs, transform
         Of the grid as rasterio gives them; None where the file has none.
     """
@@ -109,17 +126,16 @@ class Scene(ABC):
         """Side of a pixel in metres, the mean of both axes; None without georeferencing."""
         if self.crs is None or self.transform is None:
             return None
-        across = float(np.hypot(self.transform.a, self.transform.d))
-        down = float(np.hypot(self.transform.b, self.transform.e))
+        grid_to_map = self.transform
         if self.crs.is_geographic:
-            latitude = self.transform.f + self.transform.e * self.rows / 2
-            across *= METRES_PER_DEGREE * cos(radians(latitude))
-            down *= METRES_PER_DEGREE
+            latitude = grid_to_map.f + (grid_to_map.d * self.cols + grid_to_map.e * self.rows) / 2
+            east, north = METRES_PER_DEGREE * cos(radians(latitude)), METRES_PER_DEGREE
         elif self.crs.is_projected:
-            factor = float(self.crs.linear_units_factor[1])
-            across, down = across * factor, down * factor
+            east = north = float(self.crs.linear_units_factor[1])
         else:
             return None
+        across = hypot(grid_to_map.a * east, grid_to_map.d * north)
+        down = hypot(grid_to_map.b * east, grid_to_map.e * north)
         return (across + down) / 2
 
     def read(self, window: Window | None = None) -> tuple[Reflectance, Valid]:
@@ -146,13 +162,14 @@ class Scene(ABC):
         with readable(self.path):
             numbers, valid = self._numbers(window)
         valid &= numbers.any(axis=2)
-        if numbers.dtype.kind == "f":
-            valid &= np.isfinite(numbers).all(axis=2)
-        reflectance = numbers.astype(np.float32)
-        if (self.scale != 1.0).any():
-            reflectance *= self.scale.astype(np.float32)
-        if self.offset.any():
-            reflectance += self.offset.astype(np.float32)
+        # Numbers of 64 bits may be finite and still too large for 32.
+        with np.errstate(over="ignore", invalid="ignore"):
+            reflectance = numbers.astype(np.float32)
+            if (self.scale != 1.0).any():
+                reflectance *= self.scale.astype(np.float32)
+            if self.offset.any():
+                reflectance += self.offset.astype(np.float32)
+        valid &= np.isfinite(reflectance).all(axis=2)
         reflectance[~valid] = 0.0
         return reflectance, valid
 
@@ -160,7 +177,7 @@ class Scene(ABC):
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         """Return the file's own numbers (rows, cols, 4) and its own idea of validity."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - an array is mapped for each window, nothing stays open
         """Give the file back."""
 
     def __enter__(self) -> Scene:
@@ -170,38 +187,56 @@ class Scene(ABC):
         self.close()
 
     def _set_scaling(
-        self, reading: Reading, told: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+        self, reading: Reading, scale: NDArray[np.float64], offset: NDArray[np.float64]
     ) -> None:
-        """Take scale and offset from the options, else from the file (`told`); never guess."""
-        by_user = reading.scale is not None or reading.offset is not None
-        if told is None and reading.scale is None and self.dtype.kind in "iu":
+        """Take scale and offset from the options, else the file's own; never guess.
+
+        The file's are 1 and 0 for a band of which it says nothing.
+        """
+        if reading.scale is None and self.dtype.kind in "iu" and (scale == 1.0).any():
             raise SceneError(
-                f"{self.path} holds {self.dtype} digital numbers and no scale; {SCALE_HINT}"
+                f"{self.path} holds {self.dtype} digital numbers and no scale for each band; "
+                f"{SCALE_HINT}"
             )
-        count = len(self.band_numbers)
-        scale, offset = told or (np.ones(count), np.zeros(count))
-        self.scale = scale if reading.scale is None else np.full(count, reading.scale)
-        self.offset = offset if reading.offset is None else np.full(count, reading.offset)
-        self.units_told = told is not None and not by_user
+        by_user = reading.scale is not None or reading.offset is not None
+        told = ((scale != 1.0) | (offset != 0.0)).all()
+        self.scale = scale if reading.scale is None else np.full(len(scale), reading.scale)
+        self.offset = offset if reading.offset is None else np.full(len(offset), reading.offset)
+        self.units_told = bool(told) and not by_user
 
     def check_plausible(self) -> None:
         """Raise SceneError where a sample of the scene fits no reflectance (contract 7)."""
-        side = 32
-        sample = []
-        for row in np.linspace(0, max(self.rows - side, 0), 5).astype(int):
-            for col in np.linspace(0, max(self.cols - side, 0), 5).astype(int):
-                window = Window(int(row), int(col), side, side).clip(self.rows, self.cols)
-                reflectance, valid = self.read(window)
-                sample.append(reflectance[valid].ravel())
-        values = np.concatenate(sample)
+        values = self._sample()
         if values.size == 0:
             return
         low, high = np.percentile(values, [1, 99])
-        if low < PLAUSIBLE_REFLECTANCE[0] or high > PLAUSIBLE_REFLECTANCE[1]:
+        if low < PLAUSIBLE_REFLECTANCE[0] or not DARKEST_SCENE < high < PLAUSIBLE_REFLECTANCE[1]:
             raise SceneError(
                 f"{self.path}: its numbers, from {low:g} to {high:g}, fit no reflectance; "
                 f"{SCALE_HINT}"
             )
+
+    def _sample(self) -> NDArray[np.float32]:
+        """Return valid numbers from 25 windows, else from the first larger one that has any."""
+        found = [
+            self._valid_numbers(Window(int(row), int(col), SAMPLE_PX, SAMPLE_PX))
+            for row in np.linspace(0, max(self.rows - SAMPLE_PX, 0), 5)
+            for col in np.linspace(0, max(self.cols - SAMPLE_PX, 0), 5)
+        ]
+        if any(values.size for values in found):
+            return np.concatenate(found)
+        for tile in grid(self.rows, self.cols, SEARCH_PX, 0):
+            if (values := self._valid_numbers(tile.read)).size:
+                return values
+        return np.empty(0, dtype=np.float32)
+
+    def _valid_numbers(self, window: Window) -> NDArray[np.float32]:
+        reflectance, valid = self.read(window.clip(self.rows, self.cols))
+        return reflectance[valid].ravel()
+
+
+NPY_BANDS = {len(names): names for names in (CATALOGUE_BANDS, BANDS)}
+"""Names of the bands of an array, by their number."""
 
 
 class NpyScene(Scene):
@@ -212,8 +247,7 @@ class NpyScene(Scene):
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path = path
-        with readable(path):
-            array = self._map()
+        array = map_npy(path)
         if array.ndim != 3 or array.dtype.kind not in "fiu":
             raise SceneError(
                 f"{path} holds {array.dtype} of shape {array.shape}; "
@@ -221,18 +255,20 @@ class NpyScene(Scene):
             )
         self.rows, self.cols, count = array.shape
         self.dtype = array.dtype
-        names = {13: CATALOGUE_BANDS, 4: BANDS}.get(count, ())
-        self.band_numbers = _find_bands(path, list(names), count, reading.bands)
-        self._nodata = reading.nodata
-        self._set_scaling(reading, None)
-
-    def _map(self) -> NDArray[Any]:
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        if count not in NPY_BANDS and reading.bands is None:
+            raise SceneError(
+                f"{path} has shape {array.shape}; a scene is (rows, cols, bands) with 13 bands "
+                "(the catalogue's) or 4 (red, green, blue, NIR), and others need --bands"
+            )
+        names = NPY_BANDS.get(count, ())
+        self.band_numbers = _find_bands(path, names, count, reading.bands)
+        self._nodata = _nodata_values([None] * len(BANDS), reading.nodata)
+        self._set_scaling(reading, np.ones(len(BANDS)), np.zeros(len(BANDS)))
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
-        part = self._map()[window.slices]
+        part = map_npy(self.path)[window.slices]
         numbers = np.stack([part[..., number - 1] for number in self.band_numbers], axis=2)
-        return numbers, _not_value(numbers, self._nodata)
+        return numbers, _not_nodata(numbers, self._nodata)
 
 
 class GeoTiffScene(Scene):
@@ -243,7 +279,8 @@ class GeoTiffScene(Scene):
         with readable(path), quiet(NotGeoreferencedWarning):
             self._file = rasterio.open(path)
         try:
-            self._describe(reading)
+            with readable(path):
+                self._describe(reading)
         except BaseException:
             self._file.close()
             raise
@@ -252,28 +289,44 @@ class GeoTiffScene(Scene):
         source = self._file
         self.rows, self.cols = source.height, source.width
         self.crs = source.crs
-        self.transform = source.transform if source.crs or source.transform.a != 1.0 else None
+        placed = source.crs is not None or not source.transform.is_identity
+        self.transform = source.transform if placed else None
         names = [name or "" for name in source.descriptions]
         self.band_numbers = _find_bands(self.path, names, source.count, reading.bands)
         chosen = [number - 1 for number in self.band_numbers]
-        self.dtype = np.result_type(*(source.dtypes[index] for index in chosen))
-        if self.dtype.kind not in "fiu":
-            raise SceneError(f"{self.path} holds {self.dtype}; a scene holds real numbers")
-        self._nodata = reading.nodata
-        masked = {str(flag.name) for index in chosen for flag in source.mask_flag_enums[index]}
-        self._has_mask = masked != {"all_valid"} and reading.nodata is None
+        kinds = {source.dtypes[index] for index in chosen}
+        if any("complex" in kind for kind in kinds):
+            raise SceneError(f"{self.path} holds complex numbers; a scene holds real ones")
+        self.dtype = np.result_type(*kinds)
+        self._nodata = _nodata_values(
+            [source.nodatavals[index] for index in chosen], reading.nodata
+        )
+        self._mask_band = self._find_mask(chosen)
         scales = np.array([source.scales[index] for index in chosen])
         offsets = np.array([source.offsets[index] for index in chosen])
-        told = bool((scales != 1.0).any() or offsets.any())
-        self._set_scaling(reading, (scales, offsets) if told else None)
+        self._set_scaling(reading, scales, offsets)
+
+    def _find_mask(self, chosen: Sequence[int]) -> int | None:
+        """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
+
+        GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
+        sees no alpha band among five, and takes the fourth of four uint8 bands, our NIR, for one.
+        """
+        source = self._file
+        for index, meaning in enumerate(source.colorinterp):
+            if meaning == ColorInterp.alpha and index not in chosen:
+                return index + 1
+        flags = source.mask_flag_enums[chosen[0]]
+        return 0 if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags else None
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         part = RasterioWindow(window.col, window.row, window.cols, window.rows)
         numbers = self._file.read(self.band_numbers, window=part).transpose(1, 2, 0)
-        valid = _not_value(numbers, self._nodata)
-        if self._has_mask:
-            masks = self._file.read_masks(self.band_numbers, window=part)
-            valid &= masks.all(axis=0)
+        valid = _not_nodata(numbers, self._nodata)
+        if self._mask_band == 0:
+            valid &= self._file.read_masks(self.band_numbers[0], window=part) != 0
+        elif self._mask_band is not None:
+            valid &= self._file.read(self._mask_band, window=part) != 0
         return numbers, valid
 
     def close(self) -> None:
@@ -311,19 +364,32 @@ def open_scene(path: str | Path, reading: Reading | None = None, *, checked: boo
     if not checked and not scene.units_told:
         try:
             scene.check_plausible()
-        except SceneError:
+        except BaseException:
             scene.close()
             raise
     return scene
 
 
 def find_scene_files(folder: Path) -> list[Path]:
-    """Return the scene files of a folder, sorted by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SCENE_SUFFIXES and not path.name.startswith(".")
-    )
+    """Return the scene files of a folder, sorted by name; raises SceneError where it cannot."""
+    try:
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SCENE_SUFFIXES and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise SceneError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map the array of a `.npy` file, read-only; raises SceneError when it is none.
+
+    `numpy.load` would also open an archive or a pickle that bears the suffix.
+    """
+    with readable(path):
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    return array
 
 
 @contextmanager
@@ -331,7 +397,7 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what numpy and GDAL say of a bad file into one sentence."""
     try:
         yield
-    except (RasterioError, ValueError, EOFError, OSError) as error:
+    except (RasterioError, ValueError, EOFError, OSError, OverflowError, TokenError) as error:
         cause = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise SceneError(
             f"{path} is no readable image, or is cut short ({cause}); get the file again"
@@ -347,7 +413,7 @@ def _find_bands(
         found = [_named(known, BAND_NAMES[band]) for band in BANDS]
     else:
         found = [
-            int(entry) if entry.strip().isdigit() else _named(known, _aliases(entry))
+            int(entry) if entry.strip().isdecimal() else _named(known, _aliases(entry))
             for entry in wanted
         ]
     if any(number is None or not 1 <= number <= count for number in found):
@@ -356,6 +422,8 @@ def _find_bands(
             f"{path} has {count} bands ({described}); name those for red, green, blue and NIR "
             "by number or description, such as --bands 3,2,1,4"
         )
+    if len(set(found)) != len(found):
+        raise SceneError(f"{path}: --bands {','.join(wanted or ())} names a band twice")
     return tuple(number for number in found if number is not None)
 
 
@@ -366,12 +434,25 @@ def _aliases(name: str) -> tuple[str, ...]:
 
 
 def _named(known: Sequence[str], aliases: Sequence[str]) -> int | None:
-    """Return the number, from 1, of the band that bears one of the names."""
-    return next((known.index(name) + 1 for name in aliases if name in known), None)
+    """Return the number, from 1, of the one band that bears one of the names, if it is one."""
+    found = [number for number, name in enumerate(known, start=1) if name and name in aliases]
+    return found[0] if len(found) == 1 else None
 
 
-def _not_value(numbers: NDArray[Any], nodata: float | None) -> Valid:
-    """Return where no band (rows, cols, bands) has the value `nodata`."""
-    if nodata is None or np.isnan(nodata):
+def _nodata_values(
+    told: Sequence[float | None], by_user: float | None
+) -> NDArray[np.float64] | None:
+    """Return the value of no data by band, NaN for a band without; None where no band has one."""
+    values = np.array([by_user if by_user is not None else value for value in told], dtype=float)
+    return None if np.isnan(values).all() else values
+
+
+def _not_nodata(numbers: NDArray[Any], nodata: NDArray[np.float64] | None) -> Valid:
+    """Return where no band (rows, cols, bands) has its value of no data."""
+    if nodata is None:
         return np.ones(numbers.shape[:2], dtype=bool)
+    if numbers.dtype.kind == "f":
+        # A file may write 0.1 as a double where its numbers are single: compare as they are.
+        with np.errstate(over="ignore"):
+            nodata = nodata.astype(numbers.dtype)
     return np.asarray((numbers != nodata).all(axis=2))

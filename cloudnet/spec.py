@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from typing import Any
 
 from cloudnet.errors import ModelError
@@ -81,8 +82,10 @@ class Spec:
         low, high = self.reflectance_range
         if not self.bands or len(set(self.bands)) != len(self.bands):
             raise ModelError(f"the spec's bands {self.bands} are empty or name a band twice")
-        if not low < high:
+        if not -inf < low < high < inf:
             raise ModelError(f"the spec's reflectance range {self.reflectance_range} is empty")
+        if not 0 < self.pixel_m[0] <= self.pixel_m[1]:
+            raise ModelError(f"the spec's pixel sizes {self.pixel_m} are no range in metres")
         if self.stride < 1 or self.halo_px < 0 or self.exact_halo_px < 0:
             raise ModelError("the spec's stride is below 1 or a halo is negative")
         if not 0.0 < self.threshold < 1.0:
@@ -109,19 +112,21 @@ class Spec:
         Raises
         ------
         ModelError
-            When a field is missing, unknown, or of another type.
+            When a field is missing, unknown, of another type, or out of its range.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ModelError(f"{source}: its spec holds {unknown}, unknown to this cloudnet")
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        if unknown := sorted(set(values) - set(kinds)):
+            raise ModelError(
+                f"{source}: its spec holds {', '.join(unknown)}, unknown to this cloudnet; get a "
+                "newer cloudnet"
+            )
+        # A default of today's says nothing of a model that was made without it.
+        if missing := [name for name in kinds if name not in values]:
+            raise ModelError(f"{source}: its spec lacks {', '.join(missing)}; export it again")
         try:
-            settings: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in values.items()
-            }
-            return cls(**settings)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{source}: its spec cannot be read ({error})") from error
+            return cls(**{name: _typed(name, values[name], kinds[name]) for name in kinds})
+        except (TypeError, ModelError) as error:
+            raise ModelError(f"{source}: its spec cannot be used ({error})") from error
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Spec:
@@ -133,3 +138,20 @@ class Spec:
         if not isinstance(values, dict):
             raise ModelError(f"{source}: its spec is not a JSON object")
         return cls.from_dict(values, source)
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """Return a JSON value as the type that the field declares; raises TypeError if it is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    several = list(value) if isinstance(value, list | tuple) else None
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "int" and number and isinstance(value, int):
+        return value
+    if kind == "float" and number:
+        return float(value)
+    if several is not None and kind == "tuple[str, ...]":
+        return tuple(_typed(name, item, "str") for item in several)
+    if several is not None and kind == "tuple[float, float]" and len(several) == 2:
+        return tuple(_typed(name, item, "float") for item in several)
+    raise TypeError(f"{name} is {value!r}, not {kind}")

@@ -48,19 +48,20 @@ def split_folds(
     Raises
     ------
     DatasetError
-        When there are fewer places than folds.
+        When there are fewer places than folds, or less than 2 folds.
     """
     groups = sorted({scene.group for scene in scenes})
     if folds < 2:
         raise DatasetError(f"{folds} folds leave nothing to validate on; give 2 or more")
     if len(groups) < folds:
         raise DatasetError(
-            f"{len(groups)} places cannot be split into {folds} parts; add scenes of other places"
+            f"scenes of {len(groups)} place{'s' * (len(groups) != 1)} cannot be split into {folds} "
+            "parts by place; add scenes of other places"
         )
     numbers = {group: index for index, group in enumerate(groups)}
     strata = np.searchsorted(STRATA, cloud_shares)
     counts = np.zeros((len(groups), len(STRATA) + 1))
-    for scene, stratum in zip(scenes, strata):
+    for scene, stratum in zip(scenes, strata, strict=True):
         counts[numbers[scene.group], stratum] += 1
     fold_of = _deal(counts, folds, np.random.default_rng(seed))
     return [
@@ -73,7 +74,9 @@ def split_folds(
 
 
 def split_once(scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], seed: int) -> Split:
-    """Set about a fifth of the scenes aside for validation, by place; at least one place.
+    """Set about a fifth of the scenes aside for validation, by place.
+
+    With fewer than five places one of them, or about as many scenes, is set aside.
 
     Raises
     ------

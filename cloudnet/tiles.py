@@ -39,8 +39,8 @@ class Window:
 class Tile:
     """A window that is read and the part of it that is kept.
 
-    `read` starts at a multiple of the stride and may reach past the scene's right and lower edge,
-    by less than a stride, or more where the scene is smaller than one tile.
+    `read` starts at a multiple of the stride and may reach past the scene's right and lower edge by
+    less than a stride.
     """
 
     read: Window
@@ -75,8 +75,15 @@ def _spans(length: int, tile_px: int, halo_px: int, stride: int) -> list[_Span]:
     return [_Span(start, *edge) for start, edge in zip(starts, pairwise(edges))]
 
 
+def _check_steps(halo_px: int, stride: int) -> None:
+    """Raise ValueError where the halo or the stride is none."""
+    if stride < 1 or halo_px < 0:
+        raise ValueError(f"a stride of {stride} px is below 1, or a halo of {halo_px} px below 0")
+
+
 def check_tile(tile_px: int, halo_px: int, stride: int) -> None:
     """Raise ValueError unless a tile is a multiple of the stride with pixels left to keep."""
+    _check_steps(halo_px, stride)
     if tile_px % stride or tile_px <= 0:
         raise ValueError(f"a tile of {tile_px} px is not a multiple of the stride, {stride} px")
     if tile_px < 2 * halo_px + stride:
@@ -108,11 +115,12 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
     Raises
     ------
     ValueError
-        When the tile is no multiple of the stride or the halo leaves nothing of it, where the
-        scene needs more than one tile.
+        When the stride is below 1 or the halo negative; and, where the scene needs more than one
+        tile, when the tile is no multiple of the stride or the halo leaves nothing of it.
     """
     if rows < 1 or cols < 1:
         return []
+    _check_steps(halo_px, stride)
     if max(round_up(rows, stride), round_up(cols, stride)) > tile_px:
         check_tile(tile_px, halo_px, stride)
     read_rows = min(tile_px, round_up(rows, stride))

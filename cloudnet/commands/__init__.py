@@ -1,0 +1,48 @@
+"""The command line. Only this package imports click, and only it prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from cloudnet._version import __version__
+from cloudnet.commands.compare import compare
+from cloudnet.commands.demo import demo
+from cloudnet.commands.evaluate import evaluate
+from cloudnet.commands.export import export
+from cloudnet.commands.info import info
+from cloudnet.commands.inspect import inspect
+from cloudnet.commands.predict import predict
+from cloudnet.commands.simulate import simulate
+from cloudnet.commands.train import train
+from cloudnet.errors import CloudnetError
+
+
+class _Group(click.Group):
+    """A group that ends on our errors with their sentence on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CloudnetError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used."""
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cloudnet")
+def main() -> None:
+    """Cloud masks for Sentinel-2: predict with a model, or train, export and compare one.
+
+    Bad input ends with exit code 2, a failed check (a comparison, a training) with 1.
+    """
+
+
+for command in (predict, info, evaluate, compare, inspect, train, export, simulate, demo):
+    main.add_command(command)

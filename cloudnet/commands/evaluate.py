@@ -1,0 +1,89 @@
+"""cloudnet evaluate: how well masks agree with labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudnet.commands.options import (
+    FILE,
+    atol_option,
+    compared_model,
+    make_reading,
+    overwrite_option,
+    reading_options,
+    skip_bad_option,
+)
+
+if TYPE_CHECKING:
+    from cloudnet.dataset import DataSet
+    from cloudnet.evaluate import Evaluation
+
+
+@click.command()
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("-m", "--model", type=FILE, help="ONNX file to score.")
+@click.option("--predictions", type=FILE, help="Folder of masks to score instead.")
+@click.option("--threshold", type=float, help="Probability of cloud; the model's by default.")
+@click.option("--scenes", is_flag=True, help="A row for each scene in the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--csv", "csv_file", type=FILE, help="Write a row for each scene to this file.")
+@atol_option
+@overwrite_option
+@skip_bad_option
+@reading_options
+def evaluate(
+    data: tuple[Path, ...],
+    model: Path | None,
+    predictions: Path | None,
+    threshold: float | None,
+    scenes: bool,
+    as_json: bool,
+    csv_file: Path | None,
+    atol: float,
+    overwrite: bool,
+    skip_bad: bool,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+) -> None:
+    """Score a model, or masks made before, on the labelled scenes of DATA, pooled over pixels."""
+    from cloudnet.dataset import open_dataset
+    from cloudnet.evaluate import evaluate_predictions
+    from cloudnet.files import refuse_existing, write_text
+    from cloudnet.report import evaluation_csv, evaluation_json, evaluation_table
+
+    if (model is None) == (predictions is None):
+        raise click.UsageError("give either --model or --predictions")
+    if csv_file is not None:
+        refuse_existing([csv_file], overwrite)
+    dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=skip_bad)
+    for problem in dataset.problems:
+        click.echo(f"left out: {problem}", err=True)
+    if model is not None:
+        evaluation = _score_model(dataset, model, threshold, atol)
+    else:
+        assert predictions is not None
+        evaluation = evaluate_predictions(dataset, predictions)
+    if csv_file is not None:
+        write_text(csv_file, evaluation_csv(evaluation))
+    click.echo(
+        evaluation_json(evaluation) if as_json else evaluation_table(evaluation, scenes=scenes)
+    )
+
+
+def _score_model(dataset: DataSet, path: Path, threshold: float | None, atol: float) -> Evaluation:
+    """Compare the model, then score it behind a progress bar on stderr."""
+    from cloudnet.evaluate import evaluate_model
+
+    model, _ = compared_model(path, None, atol)
+    stderr = click.get_text_stream("stderr")
+    with click.progressbar(length=len(dataset.scenes), label="scenes", file=stderr) as bar:
+
+        def advance(done: int, _: int) -> None:
+            bar.update(done - bar.pos)
+
+        return evaluate_model(dataset, model, threshold=threshold, on_scene=advance)

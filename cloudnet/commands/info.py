@@ -1,0 +1,108 @@
+"""cloudnet info: what a model or a scene is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudnet.commands.options import FILE, import_tensorflow, make_reading, reading_options
+
+if TYPE_CHECKING:
+    from cloudnet.scene import Scene
+
+
+@click.command()
+@click.argument("path", type=FILE)
+@reading_options
+def info(
+    path: Path,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+) -> None:
+    """Print what a model (.onnx, .keras, a run folder) costs and takes, or how a scene is read."""
+    if path.suffix == ".onnx":
+        rows = _onnx_rows(path)
+    elif path.suffix == ".keras" or path.is_dir():
+        rows = _keras_rows(path)
+    else:
+        rows = _scene_rows(path, bands, scale, offset, nodata)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def _onnx_rows(path: Path) -> list[tuple[str, str]]:
+    from cloudnet.runtime import FACTS_KEY, load_model
+
+    model = load_model(path)
+    facts = json.loads(model.metadata.get(FACTS_KEY, "{}"))
+    rows = [("model", f"{model.spec.name} {model.spec.version} ({path})"), *_cost_rows(facts)]
+    rows += [("file size", f"{path.stat().st_size / 1e6:.3f} MB"), ("sha256", model.sha256)]
+    return rows + _spec_rows(model.spec.to_dict())
+
+
+def _keras_rows(path: Path) -> list[tuple[str, str]]:
+    from cloudnet.run import find_net
+
+    net = find_net(path)
+    import_tensorflow()
+    from cloudnet.model import config_of, load_net, measure, read_keras_spec
+
+    spec = read_keras_spec(net)
+    facts = asdict(measure(config_of(load_net(net))))
+    rows = [("model", f"{spec.name} {spec.version} ({net})"), *_cost_rows(facts)]
+    rows += [("file size", f"{net.stat().st_size / 1e6:.3f} MB")]
+    return rows + _spec_rows(spec.to_dict())
+
+
+def _cost_rows(facts: dict[str, float]) -> list[tuple[str, str]]:
+    if not facts:
+        return []
+    return [
+        ("parameters", f"{facts['parameters']:,}"),
+        ("multiply-adds", f"{facts['macs_per_pixel']:,.0f} per pixel"),
+        ("receptive field", f"{facts['receptive_field_px']} px"),
+    ]
+
+
+def _spec_rows(spec: dict[str, object]) -> list[tuple[str, str]]:
+    def text(value: object) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return [(f"spec: {key}", text(value)) for key, value in spec.items()]
+
+
+def _scene_rows(
+    path: Path, bands: str | None, scale: float | None, offset: float | None, nodata: float | None
+) -> list[tuple[str, str]]:
+    from cloudnet.scene import open_scene
+
+    with open_scene(path, make_reading(bands, scale, offset, nodata)) as scene:
+        pixel = f"{scene.pixel_m:.2f} m" if scene.pixel_m else "unknown"
+        return [
+            ("scene", str(path)),
+            ("size", f"{scene.rows} x {scene.cols} pixels"),
+            ("numbers", str(scene.dtype)),
+            ("red, green, blue, NIR", f"bands {', '.join(map(str, scene.band_numbers))}"),
+            ("scale", ", ".join(f"{value:g}" for value in scene.scale)),
+            ("offset", ", ".join(f"{value:g}" for value in scene.offset)),
+            ("pixel", pixel),
+            ("CRS", str(scene.crs or "none")),
+            ("without data", f"{_share_without_data(scene):.2%}"),
+        ]
+
+
+def _share_without_data(scene: Scene) -> float:
+    from cloudnet.tiles import grid
+
+    missing = 0
+    for tile in grid(scene.rows, scene.cols, 1024, 0):
+        _, valid = scene.read(tile.write)
+        missing += valid.size - int(valid.sum())
+    return missing / (scene.rows * scene.cols)

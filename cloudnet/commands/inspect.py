@@ -1,0 +1,41 @@
+"""cloudnet inspect: what is in a data set, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudnet.commands.options import FILE, make_reading, reading_options
+
+
+@click.command()
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("--sheet", type=FILE, metavar="FILE.png", help="Draw a contact sheet to this file.")
+@click.option("--totals", is_flag=True, help="Leave out the row for each scene.")
+@reading_options
+def inspect(
+    data: tuple[Path, ...],
+    sheet: Path | None,
+    totals: bool,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+) -> None:
+    """Print the scenes of data sets, their sizes, cloud shares, places, and problems.
+
+    DATA are folders with scenes/ (or subscenes/) and masks/. Exits with 1 where there are problems.
+    """
+    from cloudnet.dataset import open_dataset
+    from cloudnet.report import dataset_table
+    from cloudnet.sheet import draw_sheet
+
+    dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=True)
+    counts = [scene.count_labels() for scene in dataset.scenes]
+    click.echo(dataset_table(dataset, counts, scenes=not totals))
+    if sheet is not None:
+        draw_sheet(dataset, sheet)
+        click.echo(f"contact sheet: {sheet}")
+    if dataset.problems:
+        raise SystemExit(1)

@@ -1,0 +1,136 @@
+"""Options and small habits that several commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from cloudnet.compare import Comparison
+    from cloudnet.runtime import CloudModel
+    from cloudnet.scene import Reading
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+"""Paths are checked by the library, whose messages name the mend."""
+
+
+def reading_options(command: Command) -> Command:
+    """Add the options that say what a scene's file does not: --bands, --scale, --offset, --nodata."""
+    for option in (
+        click.option("--nodata", type=float, help="Number that stands for no data in a band."),
+        click.option("--offset", type=float, help="reflectance = number x SCALE + OFFSET."),
+        click.option("--scale", type=float, help="Such as 0.0001 for Sentinel-2 digital numbers."),
+        click.option(
+            "--bands",
+            metavar="R,G,B,NIR",
+            help="Numbers from 1, or descriptions, of the bands for red, green, blue and NIR.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def make_reading(
+    bands: str | None, scale: float | None, offset: float | None, nodata: float | None
+) -> Reading:
+    """Return the reading that the four options ask for."""
+    from cloudnet.scene import Reading
+
+    names = tuple(bands.split(",")) if bands is not None else None
+    return Reading(names, scale, offset, nodata)
+
+
+def model_option(command: Command) -> Command:
+    """Add -m, the model."""
+    return click.option(
+        "-m", "--model", type=FILE, required=True, help="ONNX file that cloudnet export wrote."
+    )(command)
+
+
+def atol_option(command: Command) -> Command:
+    """Add --atol, the tolerance of a comparison."""
+    return click.option(
+        "--atol",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1e-5,
+        show_default=True,
+        help="Largest difference of probability that passes.",
+    )(command)
+
+
+def overwrite_option(command: Command) -> Command:
+    """Add --overwrite."""
+    return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")(command)
+
+
+def skip_bad_option(command: Command) -> Command:
+    """Add --skip-bad."""
+    return click.option(
+        "--skip-bad", is_flag=True, help="Leave out scenes with a problem, instead of stopping."
+    )(command)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without its start-up notes, which no setting of its own silences.
+
+    They are written by C++ before logging is set up, so the file descriptor is turned away while
+    the import lasts; Python's own errors are raised, not printed, and so are not lost.
+
+    Raises
+    ------
+    MissingExtraError
+        When it is not installed.
+    """
+    from cloudnet.errors import require
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        require("tensorflow", "train")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudModel, Comparison]:
+    """Load a model and compare it: with Keras where a net and TensorFlow are there, else by probe.
+
+    Raises
+    ------
+    ComparisonError
+        When they differ.
+    """
+    from cloudnet.compare import compare_with_keras, replay_probe
+    from cloudnet.errors import MissingExtraError
+    from cloudnet.run import find_net
+    from cloudnet.runtime import load_model
+
+    model = load_model(path)
+    comparison = replay_probe(model, atol)
+    if net is not None:
+        try:
+            import_tensorflow()
+            comparison = compare_with_keras(model, find_net(net), (), atol)
+        except MissingExtraError as error:
+            click.echo(f"Note: {error}; the probe was replayed instead", err=True)
+    comparison.require(path)
+    return model, comparison
+
+
+def describe(comparison: Comparison) -> str:
+    """Return a comparison as a line."""
+    return (
+        f"compared with {comparison.reference}: largest difference {comparison.largest:.1e}, "
+        f"{comparison.flips} mask pixels flipped, allowed {comparison.atol:g}"
+    )

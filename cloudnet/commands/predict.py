@@ -1,0 +1,75 @@
+"""cloudnet predict: from scenes to masks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudnet.commands.options import (
+    FILE,
+    atol_option,
+    compared_model,
+    describe,
+    make_reading,
+    model_option,
+    overwrite_option,
+    reading_options,
+)
+
+
+@click.command()
+@click.argument("scenes", type=FILE, nargs=-1, required=True)
+@model_option
+@click.option("-o", "--output", type=FILE, required=True, help="Folder of the products.")
+@click.option("--probability", is_flag=True, help="Write the probability too, in per cent.")
+@click.option("--threshold", type=float, help="Probability of cloud; the model's by default.")
+@click.option("--exact", is_flag=True, help="Tiled equals whole, at the cost of speed.")
+@click.option("--tile-px", type=int, default=768, show_default=True, help="Side of a tile.")
+@click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
+@click.option("--keras", "net", type=FILE, help="Run or .keras to compare with side by side.")
+@atol_option
+@overwrite_option
+@reading_options
+def predict(
+    scenes: tuple[Path, ...],
+    model: Path,
+    output: Path,
+    net: Path | None,
+    atol: float,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+    **settings: Any,
+) -> None:
+    """Write the cloud masks of SCENES: NAME_cloudmask.tif (0 clear, 1 cloud, 255 no data), a
+    quicklook and a summary. The model is compared with Keras's answers before anything is written.
+    """
+    from cloudnet.predict import PredictOptions, predict_scene
+
+    options = PredictOptions(**settings)
+    reading = make_reading(bands, scale, offset, nodata)
+    loaded, comparison = compared_model(model, net, atol)
+    click.echo(describe(comparison))
+    stderr = click.get_text_stream("stderr")
+    for scene in scenes:
+        with click.progressbar(length=1000, label=scene.name, file=stderr) as bar:
+            prediction = predict_scene(
+                scene,
+                loaded,
+                output,
+                comparison=comparison,
+                options=options,
+                reading=reading,
+                on_progress=partial(_advance, bar),
+            )
+        share = prediction.cloud_share
+        cloud = "no pixel with data" if share is None else f"cloud {share:.1%}"
+        click.echo(f"{prediction.outputs.mask}: {cloud}")
+
+
+def _advance(bar: Any, share: float) -> None:
+    bar.update(int(share * bar.length) - bar.pos)

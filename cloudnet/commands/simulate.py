@@ -1,0 +1,29 @@
+"""cloudnet simulate: scenes with clouds whose labels are exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudnet.commands.options import FILE
+
+
+@click.command()
+@click.argument("output", type=FILE)
+@click.option("--scenes", type=click.IntRange(min=1), default=12, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--size-px", type=click.IntRange(min=16), default=256, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(("geotiff", "catalogue")),
+    default="geotiff",
+    show_default=True,
+    help="GeoTIFF of 4 bands, or the catalogue's .npy of 13.",
+)
+def simulate(output: Path, scenes: int, seed: int, size_px: int, layout: str) -> None:
+    """Write a data set of simulated scenes, clear to overcast, over many kinds of ground."""
+    from cloudnet.simulate import write_dataset
+
+    paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout)
+    click.echo(f"{output}: {len(paths)} scenes")

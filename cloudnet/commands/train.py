@@ -1,0 +1,126 @@
+"""cloudnet train: from labelled scenes to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudnet.commands.options import (
+    FILE,
+    import_tensorflow,
+    make_reading,
+    reading_options,
+    skip_bad_option,
+)
+
+if TYPE_CHECKING:
+    from cloudnet.train import Progress
+
+INTERRUPTED = 130
+"""Exit code of a command ended by Ctrl-C, as shells have it."""
+
+
+@click.command()
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Folder of the run, such as runs/first.")
+@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Tiles.")
+@click.option("--tile-px", type=int, default=224, show_default=True, help="Side of a tile.")
+@click.option(
+    "--epoch-tiles",
+    type=click.IntRange(min=1),
+    default=2400,
+    show_default=True,
+    help="Least tiles an epoch; a large data set has more.",
+)
+@click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Its peak.")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Stop after so many epochs without a better validation IoU.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--folds", type=int, help="Train one net for each of so many folds.")
+@click.option("--deterministic", is_flag=True, help="The same bits each time; slower.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@skip_bad_option
+@reading_options
+def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
+    """Train a net on the labelled scenes of DATA, split by place, and write a run folder."""
+    reading = make_reading(*(settings.pop(key) for key in ("bands", "scale", "offset", "nodata")))
+    from cloudnet.dataset import open_dataset
+
+    dataset = open_dataset(data, reading, skip_bad=settings.pop("skip_bad"))
+    for problem in dataset.problems:
+        click.echo(f"left out: {problem}", err=True)
+    import_tensorflow()
+    from cloudnet.train import TrainConfig, train_folds
+    from cloudnet.train import train as train_once
+
+    folds, resume = settings.pop("folds"), settings.pop("resume")
+    config = TrainConfig(**settings)
+    try:
+        with ProgressBar() as bar:
+            if folds is None:
+                runs = [train_once(dataset, out, config, resume=resume, on_progress=bar.show)]
+            else:
+                runs = train_folds(dataset, out, config, folds, resume=resume, on_progress=bar.show)
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped; go on with the same command and --resume: {out}", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    for run in runs:
+        best = max(run.read_history(), key=lambda row: row["val_iou"])
+        click.echo(
+            f"{run.model}: validation IoU {best['val_iou']:.3f} after epoch {best['epoch']:.0f}"
+        )
+
+
+class ProgressBar:
+    """A bar over all steps with the time left; a line for each epoch."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+    def show(self, progress: Progress) -> None:
+        """Draw where training is."""
+        if progress.epoch_ended:
+            click.echo(
+                f"\repoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}, "
+                f"validation IoU {progress.validation_iou:.3f}" + " " * 40
+            )
+        if self._bar is None or self._bar.length != progress.steps:
+            self._bar = click.progressbar(
+                length=progress.steps, label="training", item_show_func=_describe, show_pos=True
+            )
+            self._bar.__enter__()
+            self._bar.pos = progress.step - 1
+        self._bar.update(progress.step - self._bar.pos, progress)
+        if progress.epoch_ended and progress.step >= progress.steps:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _describe(progress: Progress | None) -> str | None:
+    if progress is None:
+        return None
+    iou = progress.validation_iou
+    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}" + (
+        "" if iou is None else f"  validation IoU {iou:.3f}"
+    )

@@ -1,0 +1,282 @@
+"""Compare: do Keras and onnxruntime give the same answer to the same tiles?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudnet.errors import ComparisonError, ModelError, require
+from cloudnet.probe import Probe
+from cloudnet.runtime import PROBE_KEY, CloudModel
+from cloudnet.scene import Reading, open_scene
+from cloudnet.spec import CONTRACT_NHWC, Spec
+from cloudnet.tiles import Window, round_up
+
+Tiles: TypeAlias = NDArray[np.float32]
+Answer: TypeAlias = Callable[[Tiles], NDArray[Any]]
+
+DEFAULT_ATOL = 1e-5
+FIXED_PX = 224
+"""Side of a tile of the nchw-224 contract."""
+
+TOO_CLOSE = 255
+"""In a reference mask: the probability is within the tolerance of the threshold."""
+
+CASE_SIZES_PX = (64, 128, 224, 256)
+CASE_BATCHES = (1, 3, 8)
+SEED = 20180
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a comparison: how far two answers to the same tiles are apart.
+
+    Attributes
+    ----------
+    name
+        What the tiles were.
+    tiles, size_px
+        How many of which side.
+    largest, mean
+        Largest and mean absolute difference of probability; for masks, of 0 and 1.
+    flips
+        Pixels of another mask class whose reference probability lies further than the tolerance
+        from the threshold.
+    mask_iou
+        Intersection over union of the two cloud masks; None where neither has cloud.
+    """
+
+    name: str
+    tiles: int
+    size_px: int
+    largest: float
+    mean: float
+    flips: int
+    mask_iou: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows of a comparison and what was compared.
+
+    Attributes
+    ----------
+    cases
+        The rows.
+    atol
+        Largest difference of probability that passes.
+    reference
+        Where the reference answers come from: "Keras, live" or "probe".
+    """
+
+    cases: tuple[Case, ...]
+    atol: float
+    reference: str
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of all rows."""
+        return max(case.largest for case in self.cases)
+
+    @property
+    def flips(self) -> int:
+        """The flipped mask pixels of all rows."""
+        return sum(case.flips for case in self.cases)
+
+    @property
+    def passed(self) -> bool:
+        """True where nothing differs by more than the tolerance and no mask pixel is flipped."""
+        return bool(self.largest <= self.atol) and self.flips == 0
+
+    def require(self, model: Path) -> None:
+        """Raise ComparisonError, naming the model file and the worst row, unless it passed."""
+        if self.passed:
+            return
+        worst = max(self.cases, key=lambda case: (not case.largest <= self.atol, case.flips))
+        raise ComparisonError(
+            f"{model} does not say what Keras says: on {worst.name} they differ by up to "
+            f"{worst.largest:.2g} (allowed {self.atol:g}) with {worst.flips} mask pixels flipped; "
+            "do not use it, export it again"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as JSON types."""
+        return {
+            "reference": self.reference,
+            "tiles": sum(case.tiles for case in self.cases),
+            "largest_difference": self.largest,
+            "mask_flips": self.flips,
+            "atol": self.atol,
+            "passed": self.passed,
+        }
+
+
+def replay_probe(model: CloudModel, atol: float = DEFAULT_ATOL) -> Comparison:
+    """Run the probe in the model's file through onnxruntime and compare with Keras's answers.
+
+    Raises
+    ------
+    ModelError
+        When the file holds no probe or a damaged one.
+    """
+    text = model.metadata.get(PROBE_KEY)
+    if text is None:
+        raise ModelError(
+            f"{model.path} holds no probe to compare with; export it again with cloudnet export"
+        )
+    probe = Probe.from_text(text, str(model.path))
+    case = compare_answers(
+        "probe", model.run(to_contract(probe.tiles, model.spec)), probe.answers, model.spec, atol
+    )
+    return Comparison((case,), atol, "probe")
+
+
+def compare_with_keras(
+    model: CloudModel, net: Path, tiles: Sequence[Tiles] = (), atol: float = DEFAULT_ATOL
+) -> Comparison:
+    """Run Keras and onnxruntime side by side on real and made-up tiles. Needs TensorFlow.
+
+    Parameters
+    ----------
+    model
+        The ONNX file in onnxruntime.
+    net
+        The `.keras` file.
+    tiles
+        Real tiles: arrays (n, rows, cols, 4) of reflectance, each a row; sides are multiples of
+        the stride.
+    atol
+        Largest difference of probability that passes.
+
+    Raises
+    ------
+    MissingExtraError
+        When TensorFlow is not installed.
+    ModelError
+        When the net is no net of ours, or not of the model's bands and stride.
+    """
+    spec = model.spec
+    answer = keras_answer(net, spec, atol)
+    cases = []
+    for name, batch in (*_real_batches(tiles), *made_up_batches(spec)):
+        batch = to_contract(batch, spec)
+        cases.append(compare_answers(name, model.run(batch), answer(batch), spec, atol))
+    return Comparison(tuple(cases), atol, "Keras, live")
+
+
+def keras_answer(net: Path, spec: Spec, atol: float = DEFAULT_ATOL) -> Answer:
+    """Return a function from tiles in the spec's contract to Keras's answer in that contract.
+
+    A mask is `TOO_CLOSE` where the probability is within `atol` of the threshold.
+    """
+    require("tensorflow", "train")
+    from cloudnet.model import load_net, read_keras_spec
+
+    stored = read_keras_spec(net)
+    if (stored.bands, stored.stride) != (spec.bands, spec.stride):
+        raise ModelError(
+            f"{net} takes the bands {', '.join(stored.bands)} at stride {stored.stride}, the ONNX "
+            f"file {', '.join(spec.bands)} at stride {spec.stride}; they are not the same net"
+        )
+    network = load_net(net)
+
+    def answer(tiles: Tiles) -> NDArray[Any]:
+        if spec.contract == CONTRACT_NHWC:
+            return np.asarray(network(tiles, training=False))
+        probability = np.asarray(network(tiles.transpose(0, 2, 3, 1), training=False))[..., 0]
+        mask = (probability >= spec.threshold).astype(np.uint8)
+        mask[np.abs(probability - spec.threshold) <= atol] = TOO_CLOSE
+        return mask
+
+    return answer
+
+
+def compare_answers(
+    name: str, found: NDArray[Any], reference: NDArray[Any], spec: Spec, atol: float
+) -> Case:
+    """Compare two answers of the same shape; a difference that is no number counts as infinite."""
+    if found.shape != reference.shape:
+        raise ModelError(
+            f"the ONNX file answers {found.shape} where Keras answers {reference.shape}"
+        )
+    difference = np.abs(found.astype(np.float64) - reference.astype(np.float64))
+    if spec.contract == CONTRACT_NHWC:
+        threshold = spec.threshold
+        certain = ~(np.abs(reference - threshold) <= atol)
+    else:
+        threshold = 0.5
+        certain = reference != TOO_CLOSE
+        difference[~certain] = 0.0
+    difference[~np.isfinite(difference)] = np.inf
+    cloud, wanted = found >= threshold, reference >= threshold
+    union = int((cloud | wanted).sum())
+    return Case(
+        name=name,
+        tiles=len(found),
+        size_px=found.shape[2],
+        largest=float(difference.max()),
+        mean=float(difference.mean()),
+        flips=int(((cloud != wanted) & certain).sum()),
+        mask_iou=int((cloud & wanted).sum()) / union if union else None,
+    )
+
+
+def to_contract(tiles: Tiles, spec: Spec) -> Tiles:
+    """Bring tiles (n, rows, cols, 4) to the layout that the spec's contract takes.
+
+    For the fixed contract they are mirrored or cut to 224 x 224 pixels.
+    """
+    if spec.contract == CONTRACT_NHWC:
+        return tiles
+    missing = [(0, max(FIXED_PX - side, 0)) for side in tiles.shape[1:3]]
+    grown = np.pad(tiles, [(0, 0), *missing, (0, 0)], mode="symmetric")
+    return np.ascontiguousarray(grown[:, :FIXED_PX, :FIXED_PX].transpose(0, 3, 1, 2))
+
+
+def scene_tiles(path: str | Path, spec: Spec, reading: Reading | None = None) -> Tiles:
+    """Cut tiles (n, side, side, 4) out of a scene for a comparison, spread over its diagonal.
+
+    Raises
+    ------
+    SceneError
+        When the scene cannot be read.
+    """
+    with open_scene(path, reading) as scene:
+        side = max(CASE_SIZES_PX[-1] // spec.stride, 1) * spec.stride
+        tiles = []
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            row, col = (int(max(size - side, 0) * share) for size in (scene.rows, scene.cols))
+            window = Window(row, col, side, side).clip(scene.rows, scene.cols)
+            reflectance, _ = scene.read(window)
+            missing = [(0, side - window.rows), (0, side - window.cols), (0, 0)]
+            tiles.append(np.pad(reflectance, missing, mode="symmetric"))
+    return np.stack(tiles)
+
+
+def _real_batches(tiles: Sequence[Tiles]) -> Iterator[tuple[str, Tiles]]:
+    for number, batch in enumerate(tiles, start=1):
+        yield f"real tiles {number}", batch
+        holed = batch.copy()
+        holed[:, : batch.shape[1] // 3] = 0.0
+        yield f"real tiles {number}, a third no data", holed
+
+
+def made_up_batches(spec: Spec) -> Iterator[tuple[str, Tiles]]:
+    """Yield named batches (n, side, side, bands): noise in several sizes, and the extremes."""
+    rng = np.random.default_rng(SEED)
+    bands = len(spec.bands)
+    for number, size_px in enumerate(CASE_SIZES_PX):
+        side = round_up(size_px, spec.stride)
+        batch = CASE_BATCHES[number % len(CASE_BATCHES)]
+        noise = rng.uniform(-0.05, 1.7, (batch, side, side, bands))
+        yield "random reflectance", noise.astype(np.float32)
+    side = round_up(CASE_SIZES_PX[1], spec.stride)
+    bright = rng.normal(0.85, 0.05, (2, side, side, bands))
+    yield "overcast", bright.astype(np.float32)
+    yield "black", np.full((2, side, side, bands), 1e-3, dtype=np.float32)
+    yield "no data", np.zeros((2, side, side, bands), dtype=np.float32)

@@ -1,0 +1,413 @@
+"""Surfaces seen from above, without air or cloud: fields, forest, sand, towns, water, snow and ice.
+
+Each kind of ground mixes materials by fractal and geometric patterns of several scales and lights
+its relief by the sun. Lengths are in metres, so that a pattern keeps its size whatever the pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudnet.clouds import (
+    Field,
+    Geometry,
+    Size,
+    Spectrum,
+    fractal_field,
+    nearest_cells,
+    relief_light,
+    smooth_size,
+)
+from cloudnet.errors import SceneError
+from cloudnet.spec import CATALOGUE_BANDS
+
+# Percent, in the order of CATALOGUE_BANDS; rounded from the shapes in the spectral libraries of the
+# USGS (Kokaly et al. 2017) and ECOSTRESS (Meerdink et al. 2019), snow Warren 1982, water Pope and
+# Fry 1997.
+MATERIALS: Mapping[str, tuple[float, ...]] = {
+    "crop": (2.0, 2.5, 5.0, 2.5, 8.0, 31.0, 42.0, 44.0, 46.0, 43.0, 20.0, 18.0, 8.0),
+    "young crop": (3.0, 4.0, 7.0, 5.5, 11.0, 24.0, 29.0, 31.0, 33.0, 31.0, 20.0, 22.0, 13.0),
+    "flowers": (3.0, 4.0, 14.0, 12.0, 20.0, 33.0, 40.0, 42.0, 44.0, 42.0, 22.0, 22.0, 11.0),
+    "stubble": (6.0, 8.0, 12.0, 16.5, 19.0, 22.0, 25.0, 27.0, 29.0, 29.0, 25.0, 35.0, 27.0),
+    "grass": (2.5, 3.5, 6.5, 5.5, 10.5, 20.0, 24.0, 26.0, 28.0, 27.0, 18.0, 21.0, 12.0),
+    "dry grass": (4.5, 6.0, 9.5, 12.5, 16.0, 20.0, 22.0, 24.0, 26.0, 26.0, 22.0, 32.0, 22.0),
+    "soil": (5.0, 6.5, 9.0, 12.5, 14.5, 16.5, 18.0, 20.0, 21.5, 22.5, 23.0, 30.0, 26.0),
+    "dark soil": (3.2, 4.0, 5.3, 7.2, 8.5, 9.8, 11.0, 12.2, 13.5, 14.5, 15.0, 20.0, 17.0),
+    "red soil": (3.5, 4.5, 7.5, 14.5, 17.5, 19.5, 21.0, 23.0, 25.0, 26.0, 27.0, 34.0, 30.0),
+    "conifer": (1.4, 1.7, 2.9, 2.0, 4.7, 12.5, 16.0, 17.5, 18.5, 17.5, 9.0, 8.5, 4.0),
+    "broadleaf": (1.7, 2.1, 4.3, 2.5, 7.5, 24.0, 31.0, 33.0, 35.0, 33.0, 16.0, 16.0, 7.0),
+    "shrub": (3.0, 3.9, 5.8, 6.0, 9.5, 14.5, 16.5, 18.5, 20.0, 19.5, 16.0, 22.0, 15.0),
+    "bog": (2.0, 2.6, 4.1, 3.8, 6.0, 9.5, 11.5, 12.5, 13.5, 12.0, 5.0, 8.0, 5.0),
+    "rock": (6.5, 7.7, 9.6, 11.8, 12.8, 13.5, 14.2, 14.8, 15.5, 16.0, 16.5, 19.5, 17.5),
+    "sand": (14.0, 17.0, 25.0, 34.0, 37.0, 39.0, 41.0, 43.0, 45.0, 45.0, 44.0, 55.0, 52.0),
+    "red sand": (6.0, 8.0, 15.0, 29.0, 33.0, 35.0, 37.0, 39.0, 41.0, 42.0, 43.0, 53.0, 49.0),
+    "clay": (23.0, 27.0, 34.0, 40.0, 42.0, 43.0, 44.5, 46.0, 47.0, 47.0, 40.0, 50.0, 42.0),
+    "salt": (42.0, 47.0, 53.0, 57.0, 58.0, 59.0, 60.0, 60.5, 60.0, 56.0, 30.0, 42.0, 30.0),
+    "beach": (19.0, 23.0, 29.0, 34.0, 36.0, 38.0, 39.5, 41.0, 42.0, 41.0, 36.0, 44.0, 40.0),
+    "deep water": (2.6, 2.3, 1.3, 0.5, 0.4, 0.3, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.1),
+    "green water": (2.3, 2.6, 3.6, 1.7, 1.5, 0.9, 0.8, 0.7, 0.6, 0.4, 0.1, 0.1, 0.1),
+    "muddy water": (4.5, 5.5, 8.3, 8.0, 6.5, 3.6, 3.2, 2.4, 2.0, 1.2, 0.3, 0.3, 0.2),
+    "shallow water": (8.0, 9.5, 9.5, 3.5, 1.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.1, 0.1, 0.1),
+    "foam": (30.0, 30.0, 30.0, 29.0, 28.0, 27.0, 26.0, 25.0, 24.0, 20.0, 8.0, 10.0, 6.0),
+    "asphalt": (5.5, 6.3, 7.5, 8.5, 9.0, 9.5, 10.0, 10.6, 11.2, 11.5, 12.0, 14.0, 13.0),
+    "concrete": (12.0, 14.0, 16.5, 18.5, 19.5, 20.5, 21.5, 22.5, 23.5, 24.0, 25.0, 29.0, 27.0),
+    "white roof": (40.0, 46.0, 49.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 49.0, 40.0, 44.0, 40.0),
+    "blue roof": (21.0, 25.0, 20.0, 13.0, 13.0, 14.0, 16.0, 18.0, 20.0, 21.0, 22.0, 26.0, 24.0),
+    "tile roof": (5.5, 6.5, 9.5, 17.0, 20.0, 22.0, 23.5, 25.0, 26.5, 27.0, 27.0, 33.0, 31.0),
+    "fresh snow": (93.0, 93.5, 93.0, 92.0, 91.0, 89.5, 88.0, 86.5, 84.5, 74.0, 30.0, 12.0, 8.0),
+    "old snow": (79.0, 79.5, 78.5, 75.5, 73.5, 71.0, 68.5, 66.0, 63.0, 54.0, 20.0, 7.0, 5.0),
+    "blue ice": (58.0, 61.0, 59.0, 50.0, 45.0, 40.0, 36.0, 32.0, 28.0, 20.0, 4.0, 2.0, 2.0),
+    "grey ice": (24.0, 25.0, 24.0, 20.0, 18.0, 16.0, 14.5, 13.0, 11.5, 8.0, 2.0, 1.5, 1.5),
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A piece of ground to be covered: its chance, size (rows, cols), light and bands.
+
+    A field is (rows, cols), a surface (bands, rows, cols).
+    """
+
+    rng: np.random.Generator
+    size: Size
+    geometry: Geometry
+    bands: tuple[str, ...]
+
+    def pick(self, *names: str) -> str:
+        """One of some names."""
+        return names[int(self.rng.integers(len(names)))]
+
+    def draw(self, low: float, high: float) -> float:
+        """A number between two."""
+        return float(self.rng.uniform(low, high))
+
+    def anywhere(self) -> tuple[int, int]:
+        """Row and column of some pixel."""
+        return int(self.rng.integers(self.size[0])), int(self.rng.integers(self.size[1]))
+
+    def fractal(
+        self,
+        slope: float,
+        outer_m: float,
+        stretch: float = 1.0,
+        angle_deg: float = 0.0,
+        peaked: bool = False,
+    ) -> Field:
+        """Fractal field; see `Spectrum`."""
+        rows, cols = (smooth_size(max(n, 16)) for n in self.size)
+        spectrum = Spectrum(slope, outer_m / self.geometry.pixel_m, stretch, angle_deg, peaked)
+        return fractal_field(self.rng, (rows, cols), spectrum)[: self.size[0], : self.size[1]]
+
+    def cells(self, cell_m: float) -> tuple[Field, NDArray[np.int32]]:
+        """Voronoi cells: how far the second nearest point is behind in pixels, and the number."""
+        cell_px = max(int(cell_m / self.geometry.pixel_m), 4)
+        return nearest_cells(self.rng, self.size, cell_px)[1:]
+
+    def turned(self, angle_deg: float) -> tuple[Field, Field]:
+        """Two coordinates in metres, turned by an angle."""
+        cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+        row = np.arange(self.size[0], dtype=np.float32)[:, None] * self.geometry.pixel_m
+        col = np.arange(self.size[1], dtype=np.float32) * self.geometry.pixel_m
+        return cos * col + sin * row, cos * row - sin * col
+
+    def spectrum(self, name: str) -> Field:
+        """Reflectance (bands,) of a material."""
+        values = dict(zip(CATALOGUE_BANDS, MATERIALS[name], strict=True))
+        return np.array([values[band] for band in self.bands], np.float32) / 100
+
+    def mix(self, weights: Mapping[str, Field]) -> Field:
+        """Surface of materials by weight; the weights are brought to a sum of 1."""
+        stack = np.stack(list(weights.values()))
+        stack /= stack.sum(0)
+        spectra = np.stack([self.spectrum(name) for name in weights], axis=1)
+        mixed: Field = np.einsum("bk,krc->brc", spectra, stack, optimize=True)
+        return mixed
+
+    def paint(self, surface: Field, name: str, weight: Field) -> None:
+        """Lay a material over a surface, in place."""
+        surface += weight * (self.spectrum(name)[:, None, None] - surface)
+
+    def palette(self, names: tuple[str, ...], count: int, spread: float) -> Field:
+        """Reflectance (bands, count) of materials in random shares, some lighter, some darker."""
+        odds = self.rng.dirichlet(np.full(len(names), 0.9))
+        spectra = np.stack([self.spectrum(name) for name in names], axis=1)
+        first, second = (spectra[:, self.rng.choice(len(names), count, p=odds)] for _ in "ab")
+        share = self.rng.uniform(0.0, 0.4, count).astype(np.float32)
+        tint = np.exp(self.rng.normal(0.0, spread, count)).astype(np.float32)
+        return (first + share * (second - first)) * tint
+
+    def terrain(self, outer_m: float) -> Field:
+        """Hills of height near 1, cut by valleys of two sizes: the folds of a smooth field."""
+        large = np.abs(self.fractal(-3.6, outer_m))
+        return large + 0.2 * np.abs(self.fractal(-3.2, outer_m / 4)) * (0.4 + large)
+
+    def light(self, height_m: Field) -> Field:
+        """Light on a relief, a part of it from the sky."""
+        return 0.15 + 0.85 * relief_light(height_m, self.geometry)
+
+    def line(self, bend_m: float, scale_m: float) -> Field:
+        """Distance in metres to a line across the site that wanders by `bend_m` over `scale_m`."""
+        _, across = self.turned(self.draw(0.0, 180.0))
+        path: Field = across - across[self.anywhere()] + bend_m * self.fractal(-3.5, scale_m)
+        if min(self.size) < 2:
+            return np.abs(path)
+        down, right = np.gradient(path, self.geometry.pixel_m)
+        distance: Field = np.abs(path) / np.maximum(np.hypot(down, right), 0.3)
+        return distance
+
+    def stroke(self, distance_m: Field, width_m: float) -> Field:
+        """Share of each pixel that a line of some width covers, by the distance to its middle."""
+        pixel = self.geometry.pixel_m
+        return _step(width_m / 2 - distance_m, pixel) * min(1.0, width_m / pixel)
+
+
+def _step(field: Field, width: float) -> Field:
+    """0 where a field is well below 0, 1 well above, straight over `width` in between."""
+    ramp: Field = np.clip(field * (1.0 / width) + 0.5, 0.0, 1.0)
+    return ramp
+
+
+def _river(site: Site, surface: Field) -> None:
+    width, bend = site.draw(25.0, 160.0), site.draw(150.0, 500.0)
+    distance = site.line(bend, site.draw(1200.0, 3000.0))
+    bank = site.pick("bog", "broadleaf", "broadleaf", "soil", "beach")
+    site.paint(surface, bank, 0.7 * site.stroke(distance, width * 1.8 + 20.0))
+    water = site.pick("green water", "muddy water", "deep water")
+    site.paint(surface, water, site.stroke(distance, width))
+
+
+def _road(site: Site, surface: Field) -> None:
+    stroke = site.stroke(site.line(site.draw(0.0, 80.0), 2500.0), site.draw(8.0, 30.0))
+    site.paint(surface, site.pick("asphalt", "concrete", "soil"), stroke)
+
+
+def _parcels(site: Site) -> tuple[NDArray[np.int32], Field]:
+    """Strips within Voronoi blocks: a number for each, and metres to the nearest border."""
+    rng = site.rng
+    gap, block = site.cells(site.draw(500.0, 1600.0))
+    count = int(block.max()) + 1
+    turn = rng.integers(0, 2, count) * (np.pi / 2) + rng.normal(site.draw(0.0, np.pi), 0.15, count)
+    width = site.draw(70.0, 260.0) * np.exp(rng.normal(0.0, 0.45, count))
+    length = width * rng.uniform(1.0, 6.0, count)
+    here = np.stack([np.cos(turn), np.sin(turn), width, length]).astype(np.float32)[:, block]
+    along, across = site.turned(0.0)
+    strip = (here[0] * along + here[1] * across) / here[2]
+    piece = (here[0] * across - here[1] * along) / here[3]
+    strips, pieces = np.floor(strip), np.floor(piece)
+    side = (0.5 - np.abs(strip - strips - 0.5)) * here[2]
+    end = (0.5 - np.abs(piece - pieces - 0.5)) * here[3]
+    border = np.minimum(np.minimum(side, end), gap * (site.geometry.pixel_m / 2))
+    return block * 1009 + strips.astype(np.int32) * 37 + pieces.astype(np.int32) * 101, border
+
+
+def _fields(site: Site) -> Field:
+    number, border = _parcels(site)
+    crops = ("crop", "young crop", "stubble", "grass", "soil", "dark soil", "red soil", "dry grass")
+    surface = site.palette((*crops, "flowers"), 509, 0.16)[:, number % 509]
+    surface *= 1.0 + 0.07 * site.fractal(-1.8, 900.0)
+    hedge = 0.6 * site.stroke(border, site.draw(6.0, 20.0))
+    site.paint(surface, site.pick("broadleaf", "dry grass", "soil"), hedge)
+    wood = _step(site.fractal(-2.2, 1500.0) - site.draw(0.9, 2.2), 0.15)
+    site.paint(surface, "broadleaf", wood)
+    surface *= 1.0 + wood * (0.12 * site.fractal(-0.8, 200.0) - 0.15)
+    return surface
+
+
+def _forest(site: Site) -> Field:
+    broad = _step(site.fractal(-1.7, 1500.0) + site.draw(-1.2, 1.2), 2.5)
+    surface = site.mix({"broadleaf": broad, "conifer": 1 - broad})
+    surface *= 0.95 + 0.1 * site.fractal(-0.5, 120.0)
+    clearing = _step(site.fractal(-2.0, 900.0) - site.draw(1.4, 2.6), 0.5)
+    site.paint(surface, site.pick("grass", "dry grass", "soil", "bog"), clearing)
+    surface *= site.light(site.terrain(3000.0) * site.draw(5.0, 200.0))
+    return surface
+
+
+def _shrub(site: Site) -> Field:
+    cover = _step(site.fractal(-1.4, 1200.0) + site.draw(-0.8, 1.0), 3.0)
+    soil = site.pick("soil", "red soil", "dry grass", "dark soil")
+    surface = site.mix({"shrub": cover, soil: 1 - cover})
+    height = site.terrain(site.draw(1200.0, 3500.0))
+    site.paint(surface, site.pick("grass", "broadleaf", "shrub"), 0.7 * np.exp(-18.0 * height))
+    surface *= 1.0 + 0.08 * site.fractal(-0.9, 300.0)
+    surface *= site.light(height * site.draw(5.0, 120.0))
+    return surface
+
+
+def _soil(site: Site) -> Field:
+    names = ["soil", "red soil", "dark soil", "rock", "clay"]
+    chosen = site.rng.choice(names, 3, replace=False, p=[0.3, 0.25, 0.2, 0.15, 0.1])
+    surface = site.mix({str(name): np.exp(1.5 * site.fractal(-1.9, 2500.0)) for name in chosen})
+    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.draw(5.0, 160.0))
+    surface *= 1.0 + 0.06 * site.fractal(-0.8, 300.0)
+    return surface
+
+
+def _desert(site: Site) -> Field:
+    length = site.draw(250.0, 900.0)
+    dunes = site.fractal(-4.0, length, site.draw(2.0, 6.0), site.draw(0.0, 180.0), True)
+    pale = _step(site.fractal(-2.0, 4000.0) + site.draw(-1.5, 1.5), 3.0)
+    surface = site.mix({"sand": pale, "red sand": 1 - pale})
+    gap = _step(site.fractal(-2.0, 2500.0) - site.draw(0.5, 3.0), 0.5)
+    site.paint(surface, site.pick("clay", "rock", "soil"), gap * _step(-dunes, 1.0))
+    height = np.abs(dunes + 0.2) * (1 - 0.7 * gap)
+    surface *= site.light(height * (length * site.draw(0.01, 0.05)))
+    surface *= 1.0 + 0.03 * site.fractal(-1.2, 800.0)
+    return surface
+
+
+def _salt(site: Site) -> Field:
+    shore = site.fractal(-3.0, 5000.0) + site.draw(-0.4, 1.6)
+    salt = _step(shore + 0.15 * site.fractal(-1.4, 900.0) - 0.4, 1.2) + 0.02
+    clay = _step(shore + 0.3, 0.6) * (1.02 - salt)
+    surface = site.mix({"salt": salt, "clay": clay, "soil": 1.02 - salt - clay})
+    wet = _step(site.fractal(-2.2, 2000.0) - site.draw(0.6, 2.5), 0.8)
+    site.paint(surface, "shallow water", 0.5 * wet * salt)
+    surface *= site.draw(0.7, 1.1) * (1.0 + 0.03 * site.fractal(-1.0, 400.0))
+    return surface
+
+
+def _waves(site: Site) -> Field:
+    """Light thrown back by the water's skin, alike in all bands: more under a high sun, and less
+    where slicks still the waves (after Cox and Munk 1954, much simplified)."""
+    glint = max(0.0, 1.0 - site.geometry.sun_zenith_deg / 45.0) * site.draw(0.0, 0.12)
+    swell = site.fractal(-1.5, 250.0, site.draw(1.0, 3.0), site.draw(0.0, 180.0))
+    slick = site.fractal(-2.2, 3000.0, 2.0, site.draw(0.0, 180.0))
+    level: Field = (0.004 + glint) * np.exp(0.25 * slick + 0.12 * swell)
+    return level
+
+
+def _water(site: Site) -> Field:
+    stream = site.fractal(-2.3, 6000.0, 2.0, site.draw(0.0, 180.0))
+    plume = _step(stream + site.draw(-2.0, 1.5), 3.0)
+    kinds = site.rng.permutation(["deep water", "green water", "muddy water"])
+    surface = site.mix({str(kinds[0]): 1 - plume, str(kinds[1]): plume})
+    surface += _waves(site)
+    for _ in range(int(site.rng.poisson(1.5))):
+        row, col = site.anywhere()
+        boat = site.spectrum(site.pick("white roof", "tile roof", "foam"))
+        surface[:, row, col] = 0.7 * boat
+    return surface
+
+
+def _coast(site: Site) -> Field:
+    surface = _DRAWERS[site.pick(*INLAND)](site)
+    _, across = site.turned(site.draw(0.0, 360.0))
+    height = across - across[site.size[0] // 2, site.size[1] // 2] + site.draw(-800.0, 800.0)
+    height = height + site.draw(250.0, 900.0) * site.fractal(-2.2, 4000.0)
+    beach = _step(height, 80.0) * _step(site.draw(0.0, 220.0) - height, 60.0)
+    site.paint(surface, "beach", beach)
+    depths = {
+        "deep water": _step(-height - 700.0, 900.0),
+        "green water": _step(-height - 250.0, 500.0) + 0.05,
+        site.pick("shallow water", "muddy water"): _step(height + 300.0, 500.0),
+    }
+    sea = site.mix(depths) + _waves(site)
+    surf = np.exp(-(((height + 30.0) / 25.0) ** 2)) * _step(site.fractal(-1.0, 400.0), 1.5)
+    site.paint(sea, "foam", site.draw(0.0, 0.7) * surf)
+    surface += _step(-height, 40.0) * (sea - surface)
+    return surface
+
+
+def _lattice(along: Field, across: Field, cell_m: float, count: int) -> NDArray[np.int32]:
+    """A number below `count` for each square of a lattice, as good as random."""
+    column = np.floor(along * (1.0 / cell_m)).astype(np.int32) * 73856093
+    mixed = column ^ (np.floor(across * (1.0 / cell_m)).astype(np.int32) * 19349663)
+    return np.asarray((mixed ^ (mixed >> 13)) % count, np.int32)
+
+
+def _urban(site: Site) -> Field:
+    along, across = site.turned(site.draw(0.0, 90.0))
+    house, zone = site.draw(22.0, 40.0), site.fractal(-2.0, 1500.0)
+    homes = ("tile roof", "concrete", "broadleaf", "grass", "asphalt", "concrete")
+    halls = ("white roof", "blue roof", "concrete", "asphalt", "soil", "tile roof")
+    surface = site.palette(homes, 1021, 0.25)[:, _lattice(along, across, house, 1021)]
+    large = site.palette(halls, 1021, 0.3)[:, _lattice(along, 1.7 * across, 3.1 * house, 1021)]
+    surface += _step(zone - site.draw(-0.2, 1.5), 0.05) * (large - surface)
+    park = _step(-zone - site.draw(0.6, 2.0), 0.3)
+    site.paint(surface, site.pick("grass", "broadleaf"), park)
+    for way in (along, across):
+        blocks = way * (1.0 / site.draw(90.0, 220.0))
+        street = site.stroke(np.abs(blocks - np.round(blocks)) * 150.0, 16.0)
+        site.paint(surface, "asphalt", 0.8 * (1 - park) * street)
+    suburb = _step(site.fractal(-2.2, 4000.0) - site.draw(-0.5, 2.0), 0.4)
+    surface += suburb * (_fields(site) - surface)
+    for _ in range(2):
+        site.paint(surface, "asphalt", site.stroke(site.line(40.0, 2500.0), site.draw(20, 45)))
+    return surface
+
+
+def _mountain(site: Site) -> Field:
+    height = site.terrain(site.draw(2500.0, 6000.0))
+    level = height + 0.15 * site.fractal(-1.4, 600.0)
+    wood = _step(site.draw(-0.2, 1.2) - level, 0.3)
+    snow = _step(level - site.draw(0.9, 2.4), 0.3) * (1 - wood)
+    trees, bare = site.pick("conifer", "broadleaf", "shrub"), site.pick("rock", "dry grass", "soil")
+    surface = site.mix({trees: wood, bare: (1 - wood) * (1 - snow), "old snow": snow})
+    surface *= 1.0 + 0.07 * site.fractal(-0.8, 200.0)
+    surface *= site.light(height * site.draw(150.0, 500.0))
+    return surface
+
+
+def _snow(site: Site) -> Field:
+    fresh = _step(site.fractal(-2.2, 3000.0) + site.draw(-1.0, 2.0), 3.0)
+    surface = site.mix({"fresh snow": fresh, "old snow": 1 - fresh})
+    height = site.terrain(site.draw(2000.0, 6000.0)) * (500.0 * site.draw(0.03, 1.0) ** 3)
+    drift = site.fractal(-1.4, 300.0, site.draw(2.0, 6.0), site.draw(0.0, 180.0))
+    lee = Geometry(45.0, site.draw(0.0, 360.0), site.geometry.pixel_m)
+    bare = relief_light(height, lee) - 1.0 + 0.08 * drift - site.draw(0.25, 0.8)
+    site.paint(surface, "rock", _step(bare, 0.2))
+    if site.rng.random() < 0.3:
+        trees = _step(site.fractal(-1.5, 1500.0) - site.draw(-0.3, 1.2), 1.2)
+        site.paint(surface, "conifer", 0.7 * trees)
+    surface *= site.light(height + site.draw(0.05, 0.3) * drift)
+    return surface
+
+
+def _ice(site: Site) -> Field:
+    gap, number = site.cells(site.draw(500.0, 3000.0))
+    rough, bend = site.fractal(-1.8, 1200.0), site.fractal(-2.6, 1500.0)
+    rows, cols = np.indices(site.size)
+    reach = (bend * (300.0 / site.geometry.pixel_m)).astype(np.int64)
+    bent = (rows + reach) % site.size[0], (cols - reach) % site.size[1]
+    kinds = ("old snow", "fresh snow", "old snow", "grey ice", "blue ice")
+    surface = site.palette(kinds, 509, 0.05)[:, number[bent] % 509]
+    surface *= 1.0 + 0.05 * rough
+    surface *= site.light(rough * site.draw(0.1, 1.5))
+    wide = site.draw(0.1, 3.0) * np.exp(0.9 * site.fractal(-1.8, 2500.0))
+    lead = _step(wide - gap[bent] + 0.8 * rough - 0.8, 1.5)
+    site.paint(surface, site.pick("deep water", "deep water", "grey ice"), lead)
+    return surface
+
+
+INLAND = ("fields", "forest", "shrub", "soil", "urban")
+"""Kinds that rivers and roads may cross, and that may lie behind a beach."""
+
+_LAND = (_fields, _forest, _shrub, _soil, _desert, _salt, _urban, _mountain)
+_DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, _water, _coast, _snow, _ice)}
+GROUNDS = tuple(_DRAWERS)
+"""Kinds of ground."""
+
+
+def ground_reflectance(kind: str, site: Site) -> Field:
+    """Draw a surface (bands, rows, cols) of one of `GROUNDS`, its reflectance within 0 to 1.
+
+    Raises
+    ------
+    SceneError
+        When there is no such kind.
+    """
+    if kind not in _DRAWERS:
+        raise SceneError(f"no kind of ground is called {kind!r}; there are {', '.join(GROUNDS)}")
+    surface = _DRAWERS[kind](site)
+    if kind in INLAND:
+        if site.rng.random() < 0.35:
+            _river(site, surface)
+        for _ in range(int(site.rng.integers(0, 3))):
+            _road(site, surface)
+    return np.clip(surface, 0.0, 1.0, out=surface)

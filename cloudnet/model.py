@@ -1,0 +1,305 @@
+"""The net: a compact Keras U-Net from reflectance to the probability of cloud."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+from keras import layers
+
+from cloudnet.errors import ModelError
+from cloudnet.spec import BANDS, Spec
+from cloudnet.tiles import round_up
+
+Tensor: TypeAlias = Any
+Network: TypeAlias = Any
+
+INPUT_GAIN = 2.0
+"""Reflectance is multiplied by this after clipping, which brings the spread of land scenes near 1.
+There is no offset, so that no data, filled with 0, looks to every layer like its zero padding."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the net.
+
+    Attributes
+    ----------
+    widths
+        Channels at 1/2, 1/4, 1/8 … of the resolution; as many levels as entries.
+    blocks
+        Separable convolutions at each level on the way down; on the way up there is one.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1 or self.blocks < 1:
+            raise ModelError(f"a net needs at least one level, width and block, not {self}")
+
+    @property
+    def stride(self) -> int:
+        """What height and width of the input are multiples of, in pixels."""
+        return int(2 ** len(self.widths))
+
+    @property
+    def reach_px(self) -> int:
+        """Radius of the receptive field: no pixel further away can change an answer.
+
+        A layer's cell stands for a square of `scale` pixels. A 3 x 3 convolution adds a cell on
+        each side; going up, a pixel may lie at the edge of the coarse cell that it is given.
+        """
+        reach, scale = 1, 2
+        for level in range(len(self.widths)):
+            reach += self.blocks * scale
+            scale *= 2 if level < len(self.widths) - 1 else 1
+        for _ in self.widths[1:]:
+            scale //= 2
+            reach += scale + scale
+        return reach + 1
+
+    @property
+    def exact_halo_px(self) -> int:
+        """The smallest halo with which tiled equals whole, a multiple of the stride."""
+        return round_up(self.reach_px, self.stride)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
+        """Rebuild a configuration from JSON types."""
+        known = {field.name for field in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
+        }
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON types."""
+        return {**asdict(self), "widths": list(self.widths)}
+
+
+@keras.saving.register_keras_serializable(package="cloudnet")
+class NormalisedReflectance(layers.Layer):  # type: ignore[misc]
+    """Clip reflectance to the model's range and scale it; carries the model's spec in its config.
+
+    Parameters
+    ----------
+    spec
+        The spec as JSON types: it is saved with the layer, in the `.keras` file.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.spec = dict(spec)
+
+    def call(self, reflectance: Tensor) -> Tensor:
+        """Return (batch, height, width, bands) of clipped reflectance times `INPUT_GAIN`."""
+        low, high = self.spec["reflectance_range"]
+        return keras.ops.clip(reflectance, low, high) * INPUT_GAIN
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is rebuilt from."""
+        return {**super().get_config(), "spec": self.spec}
+
+
+@keras.saving.register_keras_serializable(package="cloudnet")
+class UpsampleNearest(layers.Layer):  # type: ignore[misc]
+    """Double height and width by repetition.
+
+    Keras's own `UpSampling2D` becomes a chain of Tile and Transpose in ONNX; TensorFlow's resize
+    becomes the one node Resize.
+    """
+
+    def call(self, cells: Tensor) -> Tensor:
+        """Return (batch, 2 height, 2 width, channels)."""
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return tf.raw_ops.ResizeNearestNeighbor(images=cells, size=tf.shape(cells)[1:3] * 2)
+        return keras.ops.repeat(keras.ops.repeat(cells, 2, axis=1), 2, axis=2)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape with height and width doubled."""
+        batch, height, width, channels = input_shape
+        return (batch, height and height * 2, width and width * 2, channels)
+
+
+@keras.saving.register_keras_serializable(package="cloudnet")
+class DepthToSpace(layers.Layer):  # type: ignore[misc]
+    """Turn four channels at half resolution into one at full resolution (Shi et al. 2016)."""
+
+    def call(self, cells: Tensor) -> Tensor:
+        """Return (batch, 2 height, 2 width, channels / 4)."""
+        return keras.ops.depth_to_space(cells, 2)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape with height and width doubled and a quarter of the channels."""
+        batch, height, width, channels = input_shape
+        return (batch, height and height * 2, width and width * 2, channels and channels // 4)
+
+
+def make_spec(config: UNetConfig, *, name: str = "cloudnet", version: str = "0") -> Spec:
+    """Return the spec of a net of this shape."""
+    return Spec(
+        name=name,
+        version=version,
+        stride=config.stride,
+        halo_px=min(round_up(64, config.stride), config.exact_halo_px),
+        exact_halo_px=config.exact_halo_px,
+    )
+
+
+def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Network:
+    """Build the net.
+
+    A convolution of stride 2 leads from reflectance to half resolution; separable convolutions
+    (Chollet 2017) do the rest at 1/2, 1/4, 1/8 …; the way up adds the coarse level, projected to
+    the finer one's width, to what came down (LinkNet, Chaurasia and Culurciello 2017), which is a
+    U-Net (Ronneberger et al. 2015) without the copies that concatenation costs; the answer is
+    computed at half resolution, four pixels a cell.
+
+    Parameters
+    ----------
+    config
+        Shape of the net.
+    spec
+        Carried by the first layer.
+    size_px
+        Height and width of the input, multiples of the stride; None: any.
+
+    Returns
+    -------
+    keras.Model from reflectance (batch, height, width, 4) to probability (batch, height, width, 1).
+    """
+    reflectance = keras.Input((size_px, size_px, len(spec.bands)), name="reflectance")
+    cells = NormalisedReflectance(spec.to_dict(), name="normalised")(reflectance)
+    cells = _convolve(cells, config.widths[0], "stem")
+    skips = []
+    for level, width in enumerate(config.widths):
+        if level:
+            skips.append(cells)
+            cells = layers.MaxPooling2D(2, name=f"down{level}_pool")(cells)
+        for block in range(config.blocks):
+            cells = _separable(cells, width, f"down{level}_{block}")
+    for level in reversed(range(len(skips))):
+        width = config.widths[level]
+        coarse = layers.Conv2D(width, 1, name=f"up{level}_project")(cells)
+        coarse = UpsampleNearest(name=f"up{level}_upsample")(coarse)
+        cells = layers.Add(name=f"up{level}_add")([coarse, skips[level]])
+        cells = _separable(cells, width, f"up{level}")
+    logits = DepthToSpace(name="to_pixels")(layers.Conv2D(4, 1, name="head")(cells))
+    probability = layers.Activation("sigmoid", dtype="float32", name="cloud_probability")(logits)
+    return keras.Model(reflectance, probability, name=spec.name)
+
+
+def _convolve(cells: Tensor, width: int, name: str) -> Tensor:
+    cells = layers.Conv2D(
+        width, 3, strides=2, padding="same", use_bias=False, name=f"{name}_convolution"
+    )(cells)
+    return _normalise(cells, name)
+
+
+def _separable(cells: Tensor, width: int, name: str) -> Tensor:
+    cells = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(
+        cells
+    )
+    cells = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_pointwise")(cells)
+    return _normalise(cells, name)
+
+
+def _normalise(cells: Tensor, name: str) -> Tensor:
+    cells = layers.BatchNormalization(momentum=0.95, name=f"{name}_norm")(cells)
+    return layers.ReLU(name=f"{name}_relu")(cells)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a net costs: parameters, multiply-adds per input pixel, receptive field in pixels."""
+
+    parameters: int
+    macs_per_pixel: float
+    receptive_field_px: int
+
+    def to_json(self) -> str:
+        """Return the facts as JSON text."""
+        return json.dumps(asdict(self))
+
+
+def measure(config: UNetConfig) -> Facts:
+    """Count what a net of this shape costs; multiply-adds are those of its convolutions."""
+    size_px = config.stride
+    net = build_unet(config, make_spec(config), size_px)
+    macs = 0
+    for layer in net.layers:
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            kernel = layer.kernel
+            _, height, width, _ = layer.output.shape
+            macs += int(keras.ops.size(kernel)) * height * width
+    return Facts(net.count_params(), macs / size_px**2, 2 * config.reach_px + 1)
+
+
+def config_of(net: Network) -> UNetConfig:
+    """Return the shape of a net that `build_unet` made, read from its layers."""
+    names = {layer.name: layer for layer in net.layers}
+    widths: list[int] = []
+    while (name := f"down{len(widths)}_0_pointwise") in names:
+        widths.append(int(names[name].filters))
+    blocks = sum(name.startswith("down0_") and name.endswith("_pointwise") for name in names)
+    return UNetConfig(tuple(widths), blocks)
+
+
+def load_net(path: Path) -> Network:
+    """Load a `.keras` file of ours, in Keras's safe mode.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, is no `.keras` file, carries no spec, or takes other bands.
+    """
+    spec = read_keras_spec(path)
+    if spec.bands != BANDS:
+        raise ModelError(
+            f"{path} takes the bands {', '.join(spec.bands)}; "
+            f"this cloudnet feeds {', '.join(BANDS)}, so train a net on those"
+        )
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path} cannot be loaded by Keras ({first_line})") from error
+
+
+def read_keras_spec(path: Path) -> Spec:
+    """Read the spec out of a `.keras` file without building the net.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, is no `.keras` file, or carries no spec.
+    """
+    layer = _read_layers(path).get("NormalisedReflectance")
+    if layer is None:
+        raise ModelError(f"{path} is no net of cloudnet's: it carries no spec; train one with us")
+    return Spec.from_dict(layer["config"]["spec"], str(path))
+
+
+def _read_layers(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the last layer of each class in a `.keras` file's configuration."""
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist, or is no file; give a .keras file or a run")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        return {layer["class_name"]: layer for layer in config["config"]["layers"]}
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
+        raise ModelError(f"{path} is no .keras file of a functional net ({error})") from error

@@ -1,0 +1,107 @@
+"""The probe: a few real tiles with Keras's own answers, which travel inside the ONNX file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudnet.dataset import LabelledScene
+from cloudnet.errors import ModelError, RunError
+from cloudnet.files import whole_file
+from cloudnet.tiles import Window
+
+Tiles: TypeAlias = NDArray[np.float32]
+
+PROBE_TILES = 4
+PROBE_TILE_PX = 64
+STEPS = 10_000
+"""Probe tiles are kept as whole multiples of 1 / STEPS, as Sentinel-2 keeps reflectance."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Tiles and answers.
+
+    Attributes
+    ----------
+    tiles
+        (n, rows, cols, 4) float32 reflectance.
+    answers
+        What Keras says of them: (n, rows, cols, 1) float32 probability, or (n, 224, 224) uint8
+        masks of the tiles brought to the fixed contract's shape.
+    """
+
+    tiles: Tiles
+    answers: NDArray[Any]
+
+    def to_text(self) -> str:
+        """Return the probe as ASCII text for a metadata field."""
+        buffer = io.BytesIO()
+        numbers = np.round(self.tiles * STEPS).astype(np.uint16)
+        np.savez_compressed(buffer, tiles=numbers, answers=self.answers)
+        return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Probe:
+        """Rebuild a probe; raises ModelError, naming `source`, where the text is damaged."""
+        try:
+            with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as arrays:
+                tiles, answers = arrays["tiles"], arrays["answers"]
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise ModelError(f"{source}: its probe is damaged; export the model again") from error
+        return cls(from_steps(tiles), answers)
+
+
+def from_steps(numbers: NDArray[np.uint16]) -> Tiles:
+    """Return reflectance of digital numbers of 1 / STEPS."""
+    return numbers.astype(np.float32) / np.float32(STEPS)
+
+
+def cut_probe_tiles(scenes: Sequence[LabelledScene], tile_px: int = PROBE_TILE_PX) -> Tiles:
+    """Cut tiles out of the middle of scenes spread over their order from clear to overcast.
+
+    Parameters
+    ----------
+    scenes
+        Labelled scenes, sorted by what the tiles are to differ in.
+    tile_px
+        Side of a tile in pixels; smaller scenes are mirrored to that size.
+
+    Returns
+    -------
+    (n, tile_px, tile_px, 4) float32 reflectance, in whole steps of 1 / STEPS.
+    """
+    chosen = np.unique(np.linspace(0, len(scenes) - 1, PROBE_TILES).round().astype(int))
+    tiles = []
+    for index in chosen:
+        scene = scenes[index]
+        row, col = (max(length - tile_px, 0) // 2 for length in (scene.rows, scene.cols))
+        window = Window(row, col, tile_px, tile_px).clip(scene.rows, scene.cols)
+        with scene.open() as source:
+            reflectance, _ = source.read(window)
+        missing = [(0, tile_px - window.rows), (0, tile_px - window.cols), (0, 0)]
+        tiles.append(np.pad(reflectance, missing, mode="symmetric"))
+    numbers = np.clip(np.round(np.stack(tiles) * STEPS), 0, np.iinfo(np.uint16).max)
+    return from_steps(numbers.astype(np.uint16))
+
+
+def write_probe_tiles(path: Path, tiles: Tiles) -> None:
+    """Write probe tiles, whole or not at all."""
+    with whole_file(path) as scratch:
+        np.savez_compressed(scratch, tiles=np.round(tiles * STEPS).astype(np.uint16))
+
+
+def read_probe_tiles(path: Path) -> Tiles:
+    """Read what `write_probe_tiles` wrote; raises RunError where it is missing or damaged."""
+    try:
+        with np.load(path) as arrays:
+            return from_steps(arrays["tiles"])
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise RunError(f"{path} is missing or damaged; train the run again") from error

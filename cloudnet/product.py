@@ -1,0 +1,153 @@
+"""Map products: masks and probabilities as GeoTIFF, written slab by slab, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window as RasterioWindow
+
+from cloudnet.files import quiet, whole_file, write_text
+from cloudnet.scene import Scene
+from cloudnet.spec import CLEAR, CLOUD, NO_DATA
+from cloudnet.tiles import Window
+
+Layer: TypeAlias = NDArray[np.uint8]
+
+BLOCK_PX = 256
+SMALLEST_OVERVIEW_PX = 256
+PERCENT = 100
+"""Probability is kept as whole per cent; the file's scale says 0.01."""
+
+MASK_COLOURS = {
+    CLEAR: (0, 0, 0, 0),
+    CLOUD: (255, 255, 255, 255),
+    NO_DATA: (128, 128, 128, 0),
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the products of one scene go.
+
+    Attributes
+    ----------
+    folder, name
+        The files are `folder/name_cloudmask.tif` and so on.
+    """
+
+    folder: Path
+    name: str
+
+    @property
+    def mask(self) -> Path:
+        """GeoTIFF, uint8: 0 clear, 1 cloud, 255 no data."""
+        return self.folder / f"{self.name}_cloudmask.tif"
+
+    @property
+    def probability(self) -> Path:
+        """GeoTIFF, uint8: 0 to 100 per cent, 255 no data."""
+        return self.folder / f"{self.name}_cloudprobability.tif"
+
+    @property
+    def quicklook(self) -> Path:
+        """PNG: true colour with the mask's outline."""
+        return self.folder / f"{self.name}_quicklook.png"
+
+    @property
+    def summary(self) -> Path:
+        """JSON: cloud share, model, threshold, comparison."""
+        return self.folder / f"{self.name}_cloudmask.json"
+
+
+class LayerWriter:
+    """Writes one layer of a scene's grid window by window. Made by `open_layer`."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, window: Window, values: Layer) -> None:
+        """Write (rows, cols) uint8 to a window."""
+        place = RasterioWindow(window.col, window.row, window.cols, window.rows)
+        self._file.write(values, 1, window=place)
+
+
+@contextmanager
+def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Iterator[LayerWriter]:
+    """Open a layer on a scene's grid for writing; it appears whole when the block ends.
+
+    Parameters
+    ----------
+    path
+        The GeoTIFF: deflate, tiled, with overviews (nearest for a mask, average for probability).
+    scene
+        Gives size, CRS and transform.
+    kind
+        "cloud mask" or "cloud probability".
+    tags
+        Written into the file.
+    """
+    is_mask = kind == "cloud mask"
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 1,
+        "width": scene.cols,
+        "height": scene.rows,
+        "nodata": NO_DATA,
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": BLOCK_PX,
+        "blockysize": BLOCK_PX,
+        "bigtiff": "if_safer",
+    }
+    if scene.crs is not None:
+        profile["crs"] = scene.crs
+    if scene.transform is not None:
+        profile["transform"] = scene.transform
+    with whole_file(path) as scratch, quiet(NotGeoreferencedWarning):
+        with rasterio.open(scratch, "w", **profile) as file:
+            file.set_band_description(1, kind)
+            file.update_tags(**tags)
+            if is_mask:
+                file.write_colormap(1, MASK_COLOURS)
+            else:
+                file.scales = (1.0 / PERCENT,)
+                file.units = ("1",)
+            yield LayerWriter(file)
+        factors = overview_factors(scene.rows, scene.cols)
+        if factors:
+            with rasterio.open(scratch, "r+") as file:
+                file.build_overviews(factors, Resampling.nearest if is_mask else Resampling.average)
+
+
+def overview_factors(rows: int, cols: int) -> list[int]:
+    """Return the powers of two by which a layer is reduced until it fits one block."""
+    factors = []
+    factor = 2
+    while max(rows, cols) * 2 > SMALLEST_OVERVIEW_PX * factor:
+        factors.append(factor)
+        factor *= 2
+    return factors
+
+
+def to_percent(probability: NDArray[np.float32]) -> Layer:
+    """Return probability (rows, cols) as whole per cent, 255 where it is NaN."""
+    percent = np.full(probability.shape, NO_DATA, dtype=np.uint8)
+    known = ~np.isnan(probability)
+    percent[known] = np.round(probability[known] * PERCENT).astype(np.uint8)
+    return percent
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of a scene as JSON."""
+    write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,182 @@
+"""Quicklooks: a scene in true colour with the outline of its mask, small enough to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from cloudnet.files import quiet, whole_file
+from cloudnet.spec import CLEAR, CLOUD, NO_DATA
+from cloudnet.tiles import Window
+
+Picture: TypeAlias = NDArray[np.uint8]
+
+BLACK_REFLECTANCE, WHITE_REFLECTANCE = 0.02, 0.8
+"""Reflectance of red, green and blue that is shown black, and white."""
+
+GAMMA = 2.0
+"""Shown brightness = (reflectance, from black to white as 0 to 1) ** (1 / GAMMA)."""
+
+OUTLINE_COLOR = (255, 0, 170)
+"""Pink: it occurs neither in cloud, snow and sea nor on land."""
+
+NO_DATA_COLOR = (104, 104, 104)
+
+
+def true_color(reflectance: NDArray[np.float32]) -> Picture:
+    """Return reflectance as a picture, by one stretch for all scenes.
+
+    The stretch is fixed, so that an overcast scene looks white and a dark one dark; the gamma
+    keeps land and water, at a reflectance of 0.02 to 0.2, apart beside cloud, at 0.3 to 1.
+
+    Parameters
+    ----------
+    reflectance
+        (rows, cols, 3 or more) float32: red, green, blue, others; 1.0 = 100 %.
+
+    Returns
+    -------
+    (rows, cols, 3) uint8; what is not a number is black.
+    """
+    above_black = np.nan_to_num(reflectance[..., :3]) - np.float32(BLACK_REFLECTANCE)
+    share = above_black / np.float32(WHITE_REFLECTANCE - BLACK_REFLECTANCE)
+    shown = np.clip(share, 0.0, 1.0) ** np.float32(1.0 / GAMMA)
+    return np.asarray(np.rint(shown * np.float32(255.0)), dtype=np.uint8)
+
+
+class Quicklook:
+    """A picture of a scene that grows window by window, as the scene is streamed.
+
+    Pixels are averaged on a grid that is fixed by the scene's size alone, in whole numbers, so the
+    picture does not depend on how the scene is cut into windows.
+
+    Parameters
+    ----------
+    rows, cols
+        Size of the scene in pixels.
+    max_px
+        Longest side of the picture; a scene that is smaller keeps its size.
+    """
+
+    def __init__(self, rows: int, cols: int, max_px: int = 1024) -> None:
+        shrink = max(max(rows, cols) / max_px, 1.0)
+        self.rows, self.cols = rows, cols
+        self.height, self.width = max(round(rows / shrink), 1), max(round(cols / shrink), 1)
+        # Sums of red, green, blue; numbers of pixels that are valid, cloud, clear, any.
+        self._sums = np.zeros((self.height, self.width, 7), dtype=np.uint32)
+
+    def add(
+        self,
+        window: Window,
+        reflectance: NDArray[np.float32],
+        mask: NDArray[np.uint8],
+        valid: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add a window of the scene.
+
+        Parameters
+        ----------
+        window
+            Inside the scene. Windows cover it once; what none covers is shown as no data.
+        reflectance
+            (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %.
+        mask
+            (rows, cols): 0 clear, 1 cloud, 255 no data.
+        valid
+            (rows, cols): where the colour is known; by default where the mask is not 255.
+
+        Raises
+        ------
+        ValueError
+            When the arrays do not fit the window, or the window not the scene.
+        """
+        size = (window.rows, window.cols)
+        if reflectance.shape[:2] != size or mask.shape != size:
+            raise ValueError(f"{reflectance.shape} and {mask.shape} do not fit {window}")
+        if window != window.clip(self.rows, self.cols):
+            raise ValueError(f"{window} reaches out of {self.rows} x {self.cols} pixels")
+        if 0 in size:
+            return
+        shown = mask != NO_DATA if valid is None else valid
+        layers = np.empty((*size, 7), dtype=np.uint8)
+        layers[..., :3] = true_color(reflectance)
+        layers[~shown, :3] = 0
+        layers[..., 3] = shown
+        layers[..., 4] = mask == CLOUD
+        layers[..., 5] = mask == CLEAR
+        layers[..., 6] = 1
+        down, first_row = _bins(window.row, window.rows, self.rows, self.height)
+        across, first_col = _bins(window.col, window.cols, self.cols, self.width)
+        sums = np.add.reduceat(layers, down, axis=0, dtype=np.uint32)
+        sums = np.add.reduceat(sums, across, axis=1, dtype=np.uint32)
+        part = Window(first_row, first_col, sums.shape[0], sums.shape[1])
+        self._sums[part.slices] += sums
+
+    def picture(self) -> Picture:
+        """Return the scene in true colour, (height, width, 3); grey where no data."""
+        pixels = self._sums[..., 3:4]
+        means = (self._sums[..., :3] + pixels // 2) // np.maximum(pixels, 1)
+        return np.where(pixels > 0, means, NO_DATA_COLOR).astype(np.uint8)
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Return the mask, (height, width): what most pixels say; 255 where most say nothing."""
+        cloud, clear, pixels = (self._sums[..., layer] for layer in (4, 5, 6))
+        mask = np.where(cloud >= clear, np.uint8(CLOUD), np.uint8(CLEAR))
+        mask[(2 * (cloud + clear) < pixels) | (pixels == 0)] = NO_DATA
+        return mask
+
+    def image(self) -> Picture:
+        """Return the picture with the outline of the cloud, (height, width, 3).
+
+        The outline is the cloud's own outermost pixels: cloud with clear above, below or beside it.
+        """
+        image = self.picture()
+        image[outline(self.mask())] = OUTLINE_COLOR
+        return image
+
+    def write(self, path: Path) -> None:
+        """Write the image as PNG, whole or not at all, and no side-car file.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written.
+        """
+        content = png(self.image())
+        with whole_file(path) as scratch:
+            scratch.write_bytes(content)
+
+
+def outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a mask (rows, cols) is cloud and has clear above, below or beside it."""
+    clear = np.pad(mask == CLEAR, 1)
+    beside = clear[:-2, 1:-1] | clear[2:, 1:-1] | clear[1:-1, :-2] | clear[1:-1, 2:]
+    return np.asarray((mask == CLOUD) & beside)
+
+
+def png(image: Picture) -> bytes:
+    """Return an image (rows, cols, 3) uint8 as the bytes of a PNG file."""
+    rows, cols, count = image.shape
+    with quiet(NotGeoreferencedWarning), MemoryFile(ext=".png") as memory:
+        with memory.open(
+            driver="PNG", width=cols, height=rows, count=count, dtype="uint8"
+        ) as target:
+            target.write(image.transpose(2, 0, 1))
+        return bytes(memory.read())
+
+
+def _bins(start: int, length: int, total: int, bins: int) -> tuple[NDArray[np.intp], int]:
+    """Share pixels of an axis out to bins, where pixel p of `total` belongs to p * bins // total.
+
+    Returns
+    -------
+    starts, first
+        Where each bin begins, counted from `start`, and the number of the first bin.
+    """
+    numbers = np.arange(start, start + length) * bins // total
+    return np.flatnonzero(np.diff(numbers, prepend=-1)), int(numbers[0])

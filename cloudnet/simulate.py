@@ -1,0 +1,553 @@
+"""Simulated scenes: ground, air and cloud put together, with labels that are exact.
+
+Light follows the adding of layers (Liou 2002, section 6.4). It reaches the ground through the cloud
+that stands between it and the sun, so that shadows lie away from the sun; the ground is seen through
+the cloud straight above it, and light goes to and fro between the two:
+
+    R = Rc + E Td A / (1 - A Rd)
+
+with Rc the cloud's reflectance of sunlight, E the light that reaches the ground (below an even sheet
+the cloud's transmittance), Td and Rd the cloud's transmittance and reflectance of diffuse light, and
+A the surface. Air above the cloud adds its own light; the light of the air below is veiled.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from cloudnet.clouds import (
+    CLOUDS,
+    ICE_ASYMMETRY,
+    SENTINEL2,
+    Band,
+    CloudLayer,
+    Field,
+    Geometry,
+    Size,
+    cloud_layer,
+    diffuse_reflectance,
+    direct_transmittance,
+    rayleigh_thickness,
+    relief_light,
+    two_stream,
+)
+from cloudnet.errors import DatasetError, SceneError
+from cloudnet.files import whole_file, write_text
+from cloudnet.ground import GROUNDS, Site, ground_reflectance
+from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
+
+CLOUD_THICKNESS = 0.6
+"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.05 of reflectance,
+which the eye sees in a picture: thin cloud counts as cloud."""
+
+DOUBT = 1.5
+"""Within this factor of CLOUD_THICKNESS, both ways, pixels are unlabelled: people differ there."""
+
+DARKEST = 1e-4
+"""Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
+
+PARALLAX_PER_S = 7.45 / 786.0
+"""Shift of a cloud per metre of height and second of lag: orbital speed over height (km/s, km)."""
+
+TRACK_AZIMUTH_DEG = 194.0
+"""Heading of a descending Sentinel-2 at middle latitudes."""
+
+AIR_SCALE_M, HAZE_SCALE_M = 8400.0, 2000.0
+"""Heights in which air, and aerosol and water vapour, thin out by a factor of e."""
+
+
+@dataclass(frozen=True)
+class SimulatedScene:
+    """A scene and the truth about it.
+
+    Attributes
+    ----------
+    reflectance
+        (rows, cols, bands) float32 at the top of the atmosphere, 1.0 = 100 %.
+    label
+        (rows, cols) uint8: 0 clear, 1 cloud, 255 unlabelled.
+    shadow
+        (rows, cols) bool: clear ground that a cloud keeps from direct sunlight.
+    optical_thickness
+        (rows, cols) float32 of the cloud at 550 nm, where B03 sees it.
+    ground, cloud
+        Kinds, of `GROUNDS` ("given" for a scene of the caller's) and of `CLOUDS`.
+    """
+
+    reflectance: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    shadow: NDArray[np.bool_]
+    optical_thickness: NDArray[np.float32]
+    ground: str
+    cloud: str
+
+    def __post_init__(self) -> None:
+        if self.reflectance.ndim != 3 or self.reflectance.dtype != np.float32:
+            raise SceneError("a simulated scene's reflectance is not (rows, cols, bands) float32")
+        size = self.reflectance.shape[:2]
+        wanted = {"label": np.uint8, "shadow": np.bool_, "optical_thickness": np.float32}
+        for name, dtype in wanted.items():
+            array = getattr(self, name)
+            if array.shape != size or array.dtype != dtype:
+                raise SceneError(f"a simulated scene's {name} is not {size} {np.dtype(dtype)}")
+
+    @property
+    def cloud_fraction(self) -> float:
+        """Share of cloud among the labelled pixels."""
+        return float((self.label == CLOUD).sum() / max(int((self.label != NO_DATA).sum()), 1))
+
+
+@dataclass(frozen=True)
+class _Weather:
+    """A layer of cloud, the sun, and the optical thickness of the aerosol at 550 nm."""
+
+    layer: CloudLayer
+    geometry: Geometry
+    aerosol: float
+
+
+def simulate_scene(
+    seed: int,
+    size: Size,
+    *,
+    ground: str | None = None,
+    cloud: str | None = None,
+    bands: Sequence[str] = BANDS,
+) -> SimulatedScene:
+    """Draw a scene of `size` (rows, cols) with pixels of 20 m; the same seed, the same scene.
+
+    Kinds of `GROUNDS` and `CLOUDS` are drawn at random where they are not given; `bands` are of
+    `CATALOGUE_BANDS`.
+
+    Raises
+    ------
+    SceneError
+        When a kind or a band is unknown, or the size is not positive.
+    """
+    _check(size, bands)
+    rng = np.random.default_rng(seed)
+    ground = _drawn(rng, ground, GROUNDS)
+    geometry = _sun(rng, ground)
+    surface = ground_reflectance(ground, Site(rng, size, geometry, tuple(bands)))
+    aerosol = float(rng.uniform(0.03, 0.22))
+    clear = np.empty((*size, len(bands)), np.float32)
+    for index, band in enumerate(bands):
+        air = _air(SENTINEL2[band], geometry.cos_sun, aerosol, 0.0)
+        seen = _blurred(air.clear(surface[index]))
+        seen += np.sqrt(_noise_variance(seen)) * rng.standard_normal(size, dtype=np.float32)
+        clear[..., index] = np.maximum(seen, DARKEST)
+    layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
+    return _compose(clear, ground, _Weather(layer, geometry, aerosol), bands, rng)
+
+
+def compose_clouds(
+    ground_reflectance: NDArray[np.floating],
+    rng: np.random.Generator,
+    *,
+    cloud: str | None = None,
+    bands: Sequence[str] = BANDS,
+    geometry: Geometry | None = None,
+) -> SimulatedScene:
+    """Put a simulated layer of cloud and its shadow over a clear scene.
+
+    Ground that no cloud touches keeps its reflectance but for the skylight that clouds take away or
+    send down. Pixels that are not finite stay so and are unlabelled.
+
+    Parameters
+    ----------
+    ground_reflectance
+        (rows, cols, bands) at the top of the atmosphere, 1.0 = 100 %.
+    rng
+        Source of all chance.
+    cloud
+        Of `CLOUDS`; drawn at random where not given.
+    bands
+        Names of the scene's bands, of `CATALOGUE_BANDS`.
+    geometry
+        Sun and pixel size; a likely sun and 20 m where not given.
+
+    Raises
+    ------
+    SceneError
+        When the kind or a band is unknown, or the shape does not fit the bands.
+    """
+    clear = np.asarray(ground_reflectance, np.float32)
+    if clear.ndim != 3 or clear.shape[2] != len(bands):
+        raise SceneError(f"reflectance of shape {clear.shape} is not (rows, cols, {len(bands)})")
+    size = (clear.shape[0], clear.shape[1])
+    _check(size, bands)
+    geometry = _sun(rng, "given") if geometry is None else geometry
+    layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
+    weather = _Weather(layer, geometry, float(rng.uniform(0.03, 0.22)))
+    return _compose(clear, "given", weather, bands, rng)
+
+
+def thickness_label(thickness: Field) -> NDArray[np.uint8]:
+    """Label optical thickness: 1 from CLOUD_THICKNESS times DOUBT, 0 below CLOUD_THICKNESS over
+    DOUBT, 255 in between."""
+    label = np.where(thickness >= CLOUD_THICKNESS * DOUBT, CLOUD, NO_DATA).astype(np.uint8)
+    label[thickness < CLOUD_THICKNESS / DOUBT] = CLEAR
+    return label
+
+
+def _check(size: Size, bands: Sequence[str]) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise SceneError(f"a scene's size is two positive numbers, rows and cols, not {size}")
+    if not bands or len(set(bands)) != len(bands) or not set(bands) <= set(SENTINEL2):
+        raise SceneError(f"bands {list(bands)} are not different ones of {list(SENTINEL2)}")
+
+
+def _drawn(rng: np.random.Generator, name: str | None, names: Sequence[str]) -> str:
+    return names[int(rng.integers(len(names)))] if name is None else name
+
+
+def _sun(rng: np.random.Generator, ground: str) -> Geometry:
+    """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
+    low, high = (35.0, 76.0) if ground in ("snow", "ice") else (18.0, 66.0)
+    azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
+    return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0))
+
+
+# Light
+
+
+@dataclass(frozen=True)
+class _Air:
+    """Clear air in one band: what it adds and lets pass, above the height of a cloud and below it."""
+
+    path_above: float
+    path_below: float
+    pass_above: float
+    pass_below: float
+    gas_above: float
+    gas: float
+    sky_share: float
+
+    def clear(self, surface: Field) -> Field:
+        """Reflectance at the top of clear air over a surface."""
+        seen = self.path_below + self.pass_below * surface
+        return self.gas_above * self.path_above + self.pass_above * self.gas * seen
+
+    def surface(self, clear: Field) -> Field:
+        """Inverse of `clear`, within 0 to 1."""
+        seen = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
+        surface: Field = np.clip((seen - self.path_below) / self.pass_below, 0.0, 1.0)
+        return surface
+
+
+def _air(band: Band, cos_sun: float, aerosol: float, height_m: float) -> _Air:
+    """Air with an optical thickness of aerosol at 550 nm, parted at a height.
+
+    Path light by single scattering, with Rayleigh's phase function for a view straight down (Hansen
+    and Travis 1974) and 0.25 for aerosol seen backwards, its Angstrom exponent 1.3; half of the
+    Rayleigh and a sixth of the aerosol thickness is lost on each way.
+    """
+    fine = aerosol * (band.wavelength_um / 0.55) ** -1.3
+    molecules = rayleigh_thickness(band.wavelength_um)
+    high_fine = fine * math.exp(-height_m / HAZE_SCALE_M)
+    high_molecules = molecules * math.exp(-height_m / AIR_SCALE_M)
+    path = (molecules * 0.75 * (1.0 + cos_sun**2) + fine * 0.25) / (4.0 * cos_sun)
+    share = (high_molecules + high_fine) / (molecules + fine)
+    lost, lost_above = molecules / 2 + fine / 6, high_molecules / 2 + high_fine / 6
+    slant = 1.0 + 1.0 / cos_sun
+    pass_above = math.exp(-lost_above * slant)
+    return _Air(
+        path_above=path * share,
+        path_below=path * (1.0 - share) / pass_above,
+        pass_above=pass_above,
+        pass_below=math.exp((lost_above - lost) * slant),
+        gas_above=band.ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
+        gas=band.ozone * math.exp(-band.vapour),
+        sky_share=1.0 - math.exp(-(molecules + fine - lost) / cos_sun),
+    )
+
+
+@dataclass(frozen=True)
+class _Sunlight:
+    """Light below a layer of cloud relative to a clear day, (rows, cols): from the sun, the sky."""
+
+    sun: Field
+    sky: Field
+    shadow: NDArray[np.bool_]
+
+
+def _sunlight(layer: CloudLayer, geometry: Geometry, size: Size) -> _Sunlight:
+    """Direct light falls in shadows with a penumbra, scattered light spreads by the height."""
+    total = two_stream(layer.thickness, geometry.cos_sun, layer.asymmetry)[1]
+    direct = direct_transmittance(layer.thickness, geometry.cos_sun, layer.asymmetry)
+    height_px = layer.base_m / geometry.pixel_m
+    wide = _gaussian(total - direct, 0.6 * height_px)
+    sky = _gaussian(1.0 - diffuse_reflectance(layer.thickness, layer.asymmetry), height_px)
+    # the sun is 0.0047 rad in radius
+    sharp = _gaussian(direct, math.hypot(0.7, 0.0047 / geometry.cos_sun * height_px))
+    fallen = _shifted(sharp, geometry.shadow_px(layer.base_m), size)
+    half = 0.5 * (layer.top_m - layer.base_m)
+    if half > 2.0 * geometry.pixel_m:
+        core = np.where(layer.relief_m > half, sharp, 1.0).astype(np.float32)
+        fallen = np.minimum(fallen, _shifted(core, geometry.shadow_px(layer.base_m + half), size))
+    dark = math.exp(-(1.0 - layer.asymmetry**2) * CLOUD_THICKNESS / geometry.cos_sun)
+    around = _shifted(wide, geometry.shadow_px(layer.base_m), size)
+    return _Sunlight(fallen + around, sky[: size[0], : size[1]], fallen < dark)
+
+
+@dataclass(frozen=True)
+class _Veil:
+    """A layer as one band sees it, (rows, cols), and how far it spreads light from below."""
+
+    reflectance: Field
+    transmittance: Field
+    diffuse: Field
+    direct: Field
+    spread_px: float
+
+    def over(self, surface: Field, light: _Sunlight, air: _Air) -> Field:
+        """Reflectance at the top of the atmosphere, the cloud between two parts of the air.
+
+        What the cloud scatters comes from a stretch of ground as wide as the cloud is high, so that
+        thick cloud hides detail.
+        """
+        upward = 1.0 - self.diffuse
+        lit = ((1.0 - air.sky_share) * light.sun + air.sky_share * light.sky) * surface
+        around = _spread(lit, self.spread_px)
+        ground = self.direct * lit + (upward - self.direct) * around
+        ground *= air.pass_below / (1.0 - around * self.diffuse)
+        below = upward * self.transmittance * air.path_below + ground
+        seen = air.gas_above * self.reflectance + air.gas * below
+        return air.gas_above * air.path_above + air.pass_above * seen
+
+
+def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, size: Size) -> _Veil:
+    track, lag_s = math.radians(TRACK_AZIMUTH_DEG), band.lag_s - SENTINEL2["B03"].lag_s
+    # a later look comes from farther along the track, and moves the cloud back over the ground
+    back = layer.base_m * PARALLAX_PER_S * lag_s / geometry.pixel_m
+    shift = (math.cos(track) * back, -math.sin(track) * back)
+    thickness = _shifted(layer.thickness, shift, size)
+    thickness *= (band.wavelength_um / 0.55) ** -layer.angstrom
+    reflectance, transmittance = two_stream(thickness, geometry.cos_sun, layer.asymmetry)
+    absorbed = (band.crystal if layer.asymmetry == ICE_ASYMMETRY else band.droplet) * reflectance
+    reflectance = reflectance * _shifted(shading, shift, size) * (1.0 - absorbed)
+    diffuse = diffuse_reflectance(thickness, layer.asymmetry)
+    direct = direct_transmittance(thickness, 1.0, layer.asymmetry)
+    return _Veil(reflectance, transmittance, diffuse, direct, 0.7 * layer.base_m / geometry.pixel_m)
+
+
+def _shading(layer: CloudLayer, geometry: Geometry) -> Field:
+    """Light on the relief of the cloud's upper side, softened by scattering within."""
+    light = relief_light(_gaussian(layer.relief_m, 1.0), geometry)
+    shading: Field = np.clip(0.45 + 0.55 * light, 0.55, 1.6)
+    return shading
+
+
+def _compose(
+    clear: Field, ground: str, weather: _Weather, bands: Sequence[str], rng: np.random.Generator
+) -> SimulatedScene:
+    size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
+    thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
+    label = thickness_label(thickness)
+    label[~np.isfinite(clear).all(axis=2)] = NO_DATA
+    cloudy = clear.astype(np.float32)
+    if layer.kind == "none":
+        shadow = np.zeros(size, np.bool_)
+        return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
+    light, shading = _sunlight(layer, geometry, size), _shading(layer, geometry)
+    for index, name in enumerate(bands):
+        before = np.ascontiguousarray(clear[..., index])
+        air = _air(SENTINEL2[name], geometry.cos_sun, weather.aerosol, layer.base_m)
+        surface = air.surface(np.nan_to_num(before, nan=0.0, posinf=0.0, neginf=0.0))
+        veil = _veil(layer, shading, SENTINEL2[name], geometry, size)
+        after = before + _blurred(veil.over(surface, light, air) - air.clear(surface))
+        more = np.maximum(_noise_variance(after) - _noise_variance(before), 0.0)
+        after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)
+        cloudy[..., index] = np.maximum(after, np.minimum(before, DARKEST))
+    shadow = light.shadow & (label == CLEAR)
+    return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
+
+
+# Optics
+
+
+def _shifted(field: Field, shift: tuple[float, float], size: Size) -> Field:
+    """The first `size` of a torus after it has moved by (rows, cols), whole or not; bilinear."""
+    whole = (math.floor(shift[0]), math.floor(shift[1]))
+    moved = np.roll(field, whole, (0, 1))
+    for axis in (0, 1):
+        moved += (shift[axis] - whole[axis]) * (np.roll(moved, 1, axis) - moved)
+    return np.ascontiguousarray(moved[: size[0], : size[1]])
+
+
+def _gaussian(field: Field, sigma_px: float) -> Field:
+    """A torus, blurred."""
+    rows, cols = field.shape
+    scale = -2.0 * (math.pi * sigma_px) ** 2
+    down = np.exp(scale * np.fft.fftfreq(rows) ** 2).astype(np.float32)[:, None]
+    across = np.exp(scale * np.fft.rfftfreq(cols) ** 2).astype(np.float32)
+    blurred: Field = np.fft.irfft2(np.fft.rfft2(field) * down * across, s=(rows, cols))
+    return blurred
+
+
+def _spread(image: Field, sigma_px: float) -> Field:
+    """Image blurred twice by a box, near a Gaussian and quick at any width; no wrapping round."""
+    half = round(1.22 * sigma_px)
+    for axis in (0, 1, 0, 1):
+        steps = np.arange(image.shape[axis])
+        first, last = np.maximum(steps - half, 0), np.minimum(steps + half + 1, len(steps))
+        ends = [(1, 0) if side == axis else (0, 0) for side in (0, 1)]
+        total = np.pad(np.cumsum(image, axis, dtype=np.float64), ends)
+        count = np.expand_dims(last - first, 1 - axis)
+        image = ((total.take(last, axis) - total.take(first, axis)) / count).astype(np.float32)
+    return image
+
+
+def _blurred(image: Field) -> Field:
+    """Image through a lens that throws 0.12 of a pixel's light on the next, along rows and cols."""
+    for axis in (0, 1):
+        first, last = image.take([0], axis), image.take([-1], axis)
+        image = image + 0.12 * np.diff(image, 2, axis, prepend=first, append=last)
+    return image
+
+
+def _noise_variance(reflectance: Field) -> Field:
+    """Variance of noise: MSI's required signal-to-noise ratio, some 150 at 0.1, then shot noise."""
+    return 1e-7 + 4e-6 * np.maximum(reflectance, 0.0)
+
+
+# Files
+
+
+def write_dataset(
+    folder: str | Path, scenes: int, seed: int, *, size: Size = (256, 256), layout: str = "geotiff"
+) -> list[Path]:
+    """Write simulated scenes with their masks and a list of them; clear, mixed and overcast in equal parts.
+
+    Parameters
+    ----------
+    folder
+        Made if need be.
+    scenes
+        How many.
+    seed
+        The same seed gives the same scenes.
+    size
+        (rows, cols) of each.
+    layout
+        "geotiff": scenes/NAME.tif and masks/NAME.tif with four bands; "catalogue": subscenes/NAME.npy and
+        masks/NAME.npy as in the Sentinel-2 Cloud Mask Catalogue, with 13. Both have a scenes.csv.
+
+    Returns
+    -------
+    list of Path
+        The scenes' files, in the order of scenes.csv.
+
+    Raises
+    ------
+    DatasetError
+        When the layout is unknown or `scenes` is not positive.
+    OutputError
+        When a file cannot be written; every file there is whole.
+    """
+    if layout not in ("geotiff", "catalogue") or scenes < 1:
+        raise DatasetError(
+            f"{scenes} scenes in layout {layout!r}: give one or more, geotiff or catalogue"
+        )
+    paths, rows = [], []
+    for index in range(scenes):
+        scene = _planned(seed, index, size, BANDS if layout == "geotiff" else CATALOGUE_BANDS)
+        name = f"sim_{seed}_{index:04d}_{scene.ground}_{scene.cloud}"
+        write = _write_geotiff if layout == "geotiff" else _write_catalogue
+        paths.append(write(Path(folder), name, scene, index))
+        unlabelled = float((scene.label == NO_DATA).mean())
+        cloudy = float((scene.label == CLOUD).mean())
+        rows.append(
+            (
+                name,
+                *size,
+                "cloudnet.simulate",
+                "simulated",
+                name,
+                f"{cloudy:.4f}",
+                f"{unlabelled:.4f}",
+            )
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        (
+            "scene",
+            "rows",
+            "cols",
+            "source",
+            "labels",
+            "group",
+            "cloud_fraction",
+            "unlabelled_fraction",
+        )
+    )
+    writer.writerows(rows)
+    write_text(Path(folder) / "scenes.csv", text.getvalue())
+    return paths
+
+
+_PLAN: tuple[tuple[tuple[str, ...], float, float], ...] = (
+    (("none", "none", "haze", "cumulus"), 0.0, 0.02),
+    (CLOUDS[1:], 0.05, 0.9),
+    (("stratus", "stratocumulus", "altocumulus", "haze", "cirrus", "stratus"), 0.95, 1.0),
+)
+
+
+def _planned(seed: int, index: int, size: Size, bands: Sequence[str]) -> SimulatedScene:
+    """Scene whose ground, kind of cloud and cloud cover are next in turn; drawn anew until its cover fits."""
+    kinds, least, most = _PLAN[index % 3]
+    kind = kinds[index // 3 % len(kinds)]
+    ground = GROUNDS[(index + index // len(GROUNDS)) % len(GROUNDS)]
+    for attempt in range(20):
+        draw = int(np.random.SeedSequence((seed, index, attempt)).generate_state(1)[0])
+        scene = simulate_scene(draw, size, ground=ground, cloud=kind, bands=bands)
+        if least <= scene.cloud_fraction <= most:
+            break
+    return scene
+
+
+def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
+    dn = np.clip(np.rint(scene.reflectance * 10000.0), 1, 65535).astype(np.uint16)
+    rows, cols = scene.label.shape
+    profile = {
+        "driver": "GTiff",
+        "height": rows,
+        "width": cols,
+        "compress": "deflate",
+        "crs": f"EPSG:{32601 + (7 * index) % 60}",
+        "transform": from_origin(300000.0 + 20.0 * cols * index, 5000000.0, 20.0, 20.0),
+    }
+    if min(rows, cols) > 512:
+        profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    path = folder / "scenes" / f"{name}.tif"
+    with whole_file(folder / "masks" / f"{name}.tif") as scratch:
+        with rasterio.open(scratch, "w", count=1, dtype="uint8", nodata=NO_DATA, **profile) as file:
+            file.write(scene.label, 1)
+    with whole_file(path) as scratch:
+        with rasterio.open(scratch, "w", count=4, dtype="uint16", predictor=2, **profile) as file:
+            file.write(dn.transpose(2, 0, 1))
+            file.descriptions = BANDS
+            file.scales, file.offsets = (1e-4,) * 4, (0.0,) * 4
+    return path
+
+
+def _write_catalogue(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
+    clear = (scene.label == CLEAR) & ~scene.shadow
+    classes = np.stack([clear, scene.label == CLOUD, scene.shadow], axis=2)
+    path = folder / "subscenes" / f"{name}.npy"
+    with whole_file(folder / "masks" / f"{name}.npy") as scratch:
+        np.save(scratch, classes)
+    with whole_file(path) as scratch:
+        np.save(scratch, scene.reflectance)
+    return path

@@ -1,0 +1,447 @@
+"""Training: from labelled scenes to a run folder that can be resumed at any epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rasterio.errors import NotGeoreferencedWarning
+
+from cloudnet.augment import Augmentation
+from cloudnet.dataset import DataSet, LabelledScene
+from cloudnet.errors import ModelError, RunError, TrainingError, require
+from cloudnet.files import quiet, whole_file, writable_folder
+from cloudnet.losses import CloudIoU, CloudLoss
+from cloudnet.model import UNetConfig, build_unet, make_spec
+from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
+from cloudnet.probe import cut_probe_tiles, write_probe_tiles
+from cloudnet.run import Run
+from cloudnet.split import Split, split_folds, split_once
+from cloudnet.tiles import round_up
+
+Network: TypeAlias = Any
+
+VALIDATION_TILE_PX = 256
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the training tiles.
+    epoch_tiles
+        An epoch has at least this many tiles, and goes over all scenes as often as that takes.
+    batch
+        Tiles a step.
+    tile_px
+        Side of a training tile in pixels, a multiple of the net's stride.
+    learning_rate
+        Its peak: a linear warm-up leads there and a cosine to zero.
+    warmup_share
+        Share of all steps that the warm-up takes.
+    weight_decay
+        Of AdamW (Loshchilov and Hutter 2019).
+    dice_share
+        Weight of soft Dice in the loss.
+    patience
+        Epochs without a better validation IoU after which training ends.
+    seed
+        Of split, weights, order and augmentation.
+    deterministic
+        Use only operations that give the same bits each time; slower.
+    net, augmentation
+        Shape of the net, and how far tiles are changed.
+    """
+
+    epochs: int = 40
+    epoch_tiles: int = 2400
+    batch: int = 16
+    tile_px: int = 224
+    learning_rate: float = 3e-3
+    warmup_share: float = 0.05
+    weight_decay: float = 1e-3
+    dice_share: float = 0.3
+    patience: int = 15
+    seed: int = 0
+    deterministic: bool = False
+    net: UNetConfig = field(default=UNetConfig())
+    augmentation: Augmentation = field(default=Augmentation())
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.epoch_tiles, self.batch, self.patience) < 1:
+            raise ModelError("epochs, tiles, batch and patience are 1 or more")
+        if self.tile_px < 1 or self.tile_px % self.net.stride:
+            raise ModelError(
+                f"a tile of {self.tile_px} px is not a multiple of the net's stride, "
+                f"{self.net.stride} px"
+            )
+        if not self.learning_rate > 0 or not 0 <= self.warmup_share < 1:
+            raise ModelError("the learning rate is above 0, the warm-up share from 0 to below 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return {**asdict(self), "net": self.net.to_dict()}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: after how many steps of how many, and how well it does.
+
+    Attributes
+    ----------
+    step, steps
+        Steps done, and of all epochs.
+    epoch, epochs
+        The epoch under way, from 1, and their number.
+    loss
+        Mean of this epoch so far.
+    validation_iou
+        Of the last epoch that ended; None before.
+    epoch_ended
+        True once an epoch.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    validation_iou: float | None
+    epoch_ended: bool = False
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+
+
+def train(
+    dataset: DataSet,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Train a net on about four fifths of the scenes, by place, and validate it on the rest.
+
+    Parameters
+    ----------
+    dataset
+        Labelled scenes of two places at least.
+    folder
+        The run's folder; it may not hold a run already unless `resume`.
+    config
+        Settings; a resumed run may change only `epochs`.
+    resume
+        Go on after the last finished epoch.
+    on_progress
+        Called after each step and each epoch.
+
+    Raises
+    ------
+    RunError
+        When the folder holds a run, or one of other settings.
+    TrainingError
+        When the loss is no number; the message names the scenes of that step.
+    """
+    shares = cloud_shares(dataset.scenes)
+    split = split_once(dataset.scenes, [shares[s.scene_path] for s in dataset.scenes], config.seed)
+    return train_split(split, shares, folder, config, resume=resume, on_progress=on_progress)
+
+
+def train_folds(
+    dataset: DataSet,
+    folder: Path,
+    config: TrainConfig,
+    folds: int,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[Run]:
+    """Train one net a fold, each validated on the places that the others were trained on.
+
+    The runs are `fold1`, `fold2` … in `folder`. With `resume`, folds that were finished stay as
+    they are. Parameters and errors are those of `train`.
+    """
+    shares = cloud_shares(dataset.scenes)
+    ordered = [shares[scene.scene_path] for scene in dataset.scenes]
+    splits = split_folds(dataset.scenes, ordered, folds, config.seed)
+    return [
+        train_split(
+            split,
+            shares,
+            folder / f"fold{number}",
+            config,
+            resume=resume and (folder / f"fold{number}").exists(),
+            on_progress=on_progress,
+        )
+        for number, split in enumerate(splits, start=1)
+    ]
+
+
+def cloud_shares(scenes: Sequence[LabelledScene]) -> dict[Path, float]:
+    """Return the cloud share of each scene, by its file."""
+    return {scene.scene_path: scene.count_labels().cloud_share for scene in scenes}
+
+
+def train_split(
+    split: Split,
+    shares: dict[Path, float],
+    folder: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Train on a split that was made before; the rest as `train`."""
+    run = Run(folder)
+    if resume:
+        _check_same(run, config, split, shares)
+    else:
+        _check_free(run)
+    _seed_everything(config)
+    if not resume:
+        _write_beginning(run, split, shares, config)
+    history = run.read_history() if resume else []
+    tiles = TrainingTiles(split.train, config.tile_px, config.epoch_tiles, config.seed)
+    steps = -(-len(tiles.index) // config.batch)
+    with quiet(NotGeoreferencedWarning), _strategy().scope():
+        net = _restore(run) if history else _new_net(config, steps)
+        recorder = _Recorder(run, config, tiles, history, on_progress or (lambda _: None))
+        if recorder.finished:
+            return run
+        _fit(net, split, tiles, recorder)
+    return run
+
+
+def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:
+    """Run Keras's fit from the first epoch that is missing."""
+    config, first = recorder.config, len(recorder.history)
+    reader = BlockReader(split.train)
+    checker = BlockReader(split.validation)
+    train_tiles = training_dataset(
+        tiles, reader, config.augmentation, config.batch, range(first, config.epochs)
+    )
+    validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
+    validation_tiles = validation_dataset(
+        split.validation, checker, validation_px, config.net.stride, config.batch
+    )
+    try:
+        net.fit(
+            train_tiles,
+            initial_epoch=first,
+            epochs=config.epochs,
+            steps_per_epoch=recorder.steps,
+            validation_data=validation_tiles,
+            callbacks=[recorder, keras.callbacks.TensorBoard(recorder.run.logs, write_graph=False)],
+            shuffle=False,
+            verbose=0,
+        )
+    except tf.errors.OpError as error:
+        if cause := reader.error or checker.error:
+            raise cause from error
+        raise
+
+
+def _check_free(run: Run) -> None:
+    """Refuse a folder that holds a run already."""
+    if run.config_file.exists():
+        raise RunError(f"{run.folder} holds a run; give --resume, or another --out")
+    writable_folder(run.folder)
+
+
+def _check_same(run: Run, config: TrainConfig, split: Split, shares: dict[Path, float]) -> None:
+    """Refuse to resume with other settings or data than the run was begun with."""
+    stored = run.read_config()
+    begun = stored["training"]
+    for key, value in config.to_dict().items():
+        if key not in ("epochs", "patience") and begun.get(key) != value:
+            raise RunError(
+                f"{run.folder} was begun with {key} {begun.get(key)}, not {value}; "
+                "resume it with the settings it was begun with, or give another --out"
+            )
+    if not run.has_split(split, shares):
+        raise RunError(
+            f"the scenes are not those that {run.folder} was begun with (see its "
+            f"{run.split_file.name}); give the same data, or another --out"
+        )
+    run.write_config({**stored, "training": config.to_dict()})
+
+
+def _write_beginning(
+    run: Run, split: Split, shares: dict[Path, float], config: TrainConfig
+) -> None:
+    """Write all that is known before the first step; the configuration last, as it marks a run."""
+    require("tensorboard", "train")
+    run.write_split(split, shares)
+    by_cloud = sorted(split.validation, key=lambda scene: shares[scene.scene_path])
+    write_probe_tiles(run.probe_tiles_file, cut_probe_tiles(by_cloud))
+    run.write_spec(make_spec(config.net))
+    run.write_config(
+        {
+            "training": config.to_dict(),
+            "train_scenes": len(split.train),
+            "validation_scenes": len(split.validation),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        }
+    )
+
+
+def _seed_everything(config: TrainConfig) -> None:
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _strategy() -> Any:
+    """Return a strategy over all GPUs where there are several, else TensorFlow's default."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+
+
+def _new_net(config: TrainConfig, steps: int) -> Network:
+    net = build_unet(config.net, make_spec(config.net))
+    total = steps * config.epochs
+    warmup = round(total * config.warmup_share)
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else config.learning_rate,
+        decay_steps=max(total - warmup, 1),
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["beta", "gamma", "bias"])
+    net.compile(
+        optimizer=optimizer,
+        loss=CloudLoss(config.dice_share),
+        metrics=[CloudIoU()],
+        jit_compile=False,
+    )
+    return net
+
+
+def _restore(run: Run) -> Network:
+    try:
+        return keras.models.load_model(run.last, safe_mode=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run.last} cannot be resumed from ({error}); start a new run") from error
+
+
+class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes the run as it grows, tells of progress, and ends it when it is done or broken."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: TrainConfig,
+        tiles: TrainingTiles,
+        history: list[dict[str, float]],
+        on_progress: OnProgress,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.config = config
+        self.tiles = tiles
+        self.history = history
+        self.steps = -(-len(tiles.index) // config.batch)
+        self._tell = on_progress
+        self._began = 0.0
+        self._progress = Progress(
+            step=len(history) * self.steps,
+            steps=config.epochs * self.steps,
+            epoch=len(history),
+            epochs=config.epochs,
+            loss=float("nan"),
+            validation_iou=history[-1]["val_iou"] if history else None,
+        )
+
+    @property
+    def finished(self) -> bool:
+        """True when all epochs are done, or no better one was seen for long enough."""
+        scores = [row["val_iou"] for row in self.history]
+        stale = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
+        return len(scores) >= self.config.epochs or stale >= self.config.patience
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._began = time.monotonic()
+        self._progress = replace(self._progress, epoch=epoch + 1)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not np.isfinite(loss):
+            raise TrainingError(self._name_culprits(self._progress.epoch - 1, batch))
+        self._progress = replace(self._progress, step=self._progress.step + 1, loss=loss)
+        self._tell(self._progress)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seen = logs or {}
+        row = {key: float(seen[key]) for key in ("loss", "iou", "val_loss", "val_iou")}
+        row["epoch"] = epoch + 1
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["seconds"] = round(time.monotonic() - self._began, 2)
+        better = not self.history or row["val_iou"] > max(r["val_iou"] for r in self.history)
+        self.history.append(row)
+        if better:
+            _save(self.model, self.run.model)
+        _save(self.model, self.run.last)
+        # The history comes last: an epoch that stands in it has its checkpoint on disk.
+        self.run.write_history(self.history)
+        draw_curves(self.history, self.run.curves_file)
+        self._progress = replace(self._progress, validation_iou=row["val_iou"])
+        self._tell(replace(self._progress, epoch_ended=True))
+        if self.finished:
+            self.model.stop_training = True
+
+    def _name_culprits(self, epoch: int, batch: int) -> str:
+        order, _ = self.tiles.epoch(epoch)
+        numbers = order[batch * self.config.batch : (batch + 1) * self.config.batch]
+        scenes = {int(number): self.tiles.scenes[number] for number in numbers}
+        broken = [scene.name for scene in scenes.values() if not _is_finite(scene)]
+        names = broken or sorted(scene.name for scene in scenes.values())
+        return (
+            f"the loss is no number in epoch {epoch + 1}, step {batch + 1}, on tiles of "
+            f"{', '.join(names)}; look at them with cloudnet inspect --sheet, "
+            "or lower --learning-rate"
+        )
+
+
+def _is_finite(scene: LabelledScene) -> bool:
+    """Tell whether a scene's reflectance is made of numbers that a float can hold."""
+    with scene.open() as source:
+        reflectance, _ = source.read()
+    return bool(np.isfinite(reflectance).all())
+
+
+def _save(net: Network, path: Path) -> None:
+    with whole_file(path) as scratch:
+        net.save(scratch)
+
+
+def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw loss and IoU over the epochs, training beside validation, as a PNG.
+
+    Raises
+    ------
+    MissingExtraError
+        When matplotlib is not installed.
+    """
+    figure_module = require("matplotlib.figure", "train")
+    figure = figure_module.Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "iou"), ("loss", "cloud IoU")):
+        axes.plot(epochs, [row[key] for row in history], label="training", marker=".")
+        axes.plot(epochs, [row[f"val_{key}"] for row in history], label="validation", marker=".")
+        axes.set(xlabel="epoch", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with whole_file(path) as scratch:
+        figure.savefig(scratch, dpi=110)

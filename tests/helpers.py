@@ -1,0 +1,208 @@
+"""What several tests need: small scenes without symmetry, small data sets that a net can learn."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from cloudnet.spec import BANDS, CATALOGUE_BANDS
+
+UTM_10M = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5300040.0)
+MGRS_LETTERS = "ABCDEFGHJKLMNPQRSTUV"
+
+
+def lopsided_scene(rows: int, cols: int, bands: int = 4) -> NDArray[np.float32]:
+    """Return reflectance (rows, cols, bands) that grows by row, faster by column, and by band.
+
+    No flip, transpose or exchange of bands leaves it as it is, and it is above 0 everywhere.
+    """
+    row, col, band = np.ogrid[:rows, :cols, :bands]
+    return np.asarray(
+        0.02 + 0.2 * row / rows + 0.3 * col / cols + 0.4 * band / bands, dtype=np.float32
+    )
+
+
+def write_scene_tif(
+    path: Path,
+    values: NDArray[Any],
+    *,
+    scale: float | Sequence[float] | None = 1e-4,
+    offset: float | Sequence[float] = 0.0,
+    nodata: float | None = None,
+    descriptions: Sequence[str | None] | None = BANDS,
+    crs: str | None = "EPSG:32633",
+    transform: Any = UTM_10M,
+    mask: NDArray[np.bool_] | None = None,
+    colorinterp: Sequence[Any] | None = None,
+    **profile: Any,
+) -> Path:
+    """Write a GeoTIFF scene.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    values
+        (rows, cols, bands). Integers are digital numbers and are written as they are. Floats are
+        reflectance: written as uint16 digital numbers by scale and offset, or, where `scale` is
+        None, as they are.
+    scale, offset
+        Written into the file, one for all bands or one a band; None: none is written.
+    nodata, descriptions, crs, transform
+        Written into the file where they are not None.
+    mask
+        (rows, cols), True where valid: written as an internal mask.
+    colorinterp
+        Colour interpretation of the bands.
+    profile
+        Other settings of GDAL's driver.
+    """
+    rows, cols, count = values.shape
+    if values.dtype.kind == "f" and scale is not None:
+        numbers = np.rint((values - np.asarray(offset)) / np.asarray(scale))
+        values = np.clip(numbers, 0, 65535).astype(np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=rows,
+            width=cols,
+            count=count,
+            dtype=values.dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            **profile,
+        ) as target,
+    ):
+        target.write(np.moveaxis(values, 2, 0))
+        if descriptions is not None:
+            target.descriptions = tuple(descriptions)
+        if scale is not None:
+            target.scales = np.broadcast_to(scale, count).tolist()
+            target.offsets = np.broadcast_to(offset, count).tolist()
+        if colorinterp is not None:
+            target.colorinterp = tuple(colorinterp)
+        if mask is not None:
+            target.write_mask(mask)
+    return path
+
+
+def write_mask_tif(
+    path: Path, mask: NDArray[Any], *, nodata: float | None = 255, **profile: Any
+) -> Path:
+    """Write a mask (rows, cols): 0 clear, 1 cloud, 255 unlabelled; or (rows, cols, bands)."""
+    stack = mask[..., np.newaxis] if mask.ndim == 2 else mask
+    return write_scene_tif(path, stack, scale=None, nodata=nodata, descriptions=None, **profile)
+
+
+def write_mask_npy(path: Path, mask: NDArray[Any], shadow: NDArray[np.bool_] | None = None) -> Path:
+    """Write a mask (rows, cols) of 0, 1, 255 in the catalogue's layout: CLEAR, CLOUD, CLOUD_SHADOW.
+
+    `shadow` says which of the clear pixels are marked as shadow.
+    """
+    shaded = np.zeros(mask.shape, dtype=bool) if shadow is None else shadow & (mask == 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.stack([(mask == 0) & ~shaded, mask == 1, shaded], axis=2))
+    return path
+
+
+def write_scene_npy(path: Path, values: NDArray[Any]) -> Path:
+    """Write an array (rows, cols, bands) as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values)
+    return path
+
+
+def cloudy_scene(
+    rng: np.random.Generator, rows: int, cols: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return reflectance (rows, cols, 4) and mask of bright blobs over darker, textured ground.
+
+    Cloud is far brighter than the ground, so that a tiny net learns it in a few steps. About a
+    fortieth of the pixels, in one corner, is unlabelled.
+    """
+    row, col = np.mgrid[:rows, :cols]
+    texture = rng.normal(0.0, 0.015, (rows, cols, 4))
+    ground = np.array([0.09, 0.10, 0.08, 0.28]) * (0.7 + 0.6 * col / cols)[..., np.newaxis]
+    height = np.zeros((rows, cols))
+    for _ in range(rng.integers(2, 5)):
+        middle = rng.uniform((0, 0), (rows, cols))
+        radius = rng.uniform(0.1, 0.25) * min(rows, cols) + 1.0
+        height += np.exp(-((row - middle[0]) ** 2 + (col - middle[1]) ** 2) / radius**2)
+    cloud = height > 0.4
+    bright = rng.uniform(0.55, 0.8) + 0.1 * np.minimum(height, 1.0)[..., np.newaxis]
+    reflectance = np.where(cloud[..., np.newaxis], bright + texture, ground + texture)
+    mask = cloud.astype(np.uint8)
+    mask[: rows // 8, : cols // 5] = 255
+    return np.clip(reflectance, 0.005, 1.5).astype(np.float32), mask
+
+
+def make_dataset(
+    folder: Path,
+    layout: str = "geotiff",
+    scenes: int = 6,
+    size: tuple[int, int] = (48, 72),
+    seed: int = 0,
+) -> Path:
+    """Write a labelled data set and return its folder; two scenes in a row share a place.
+
+    Parameters
+    ----------
+    folder
+        Is made.
+    layout
+        "geotiff": `scenes/scene00.tif` … and a `scenes.csv` with groups and labels; "catalogue":
+        `subscenes/NAME.npy` of 13 bands named as Sentinel-2 products, without a `scenes.csv`, the
+        place in the name, some cloud shadow marked.
+    scenes
+        How many.
+    size
+        Rows and columns of each.
+    seed
+        Of what they show.
+    """
+    rng = np.random.default_rng(seed)
+    table = []
+    for index in range(scenes):
+        reflectance, mask = cloudy_scene(rng, *size)
+        if layout == "geotiff":
+            name = f"scene{index:02d}"
+            write_scene_tif(folder / "scenes" / f"{name}.tif", reflectance)
+            write_mask_tif(folder / "masks" / f"{name}.tif", mask)
+            table.append((name, f"place{index // 2:02d}", ("human", "teacher")[index % 2]))
+        else:
+            name = product_name(place=index // 2, day=index + 1)
+            write_scene_npy(folder / "subscenes" / f"{name}.npy", to_catalogue_bands(reflectance))
+            shadow = np.roll(mask == 1, 2, axis=0)
+            write_mask_npy(folder / "masks" / f"{name}.npy", mask, shadow)
+    if table:
+        with (folder / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("scene", "group", "labels"), *table])
+    return folder
+
+
+def product_name(place: int, day: int) -> str:
+    """Return a Sentinel-2 product name whose MGRS tile stands for the place."""
+    tile = f"T33U{MGRS_LETTERS[place // 20]}{MGRS_LETTERS[place % 20]}"
+    date = f"201801{day:02d}T032011"
+    return f"S2A_MSIL1C_{date}_N0206_R118_{tile}_{date}"
+
+
+def to_catalogue_bands(reflectance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (rows, cols, 13) with red, green, blue, NIR at their places and 0.9 in all others."""
+    rows, cols, _ = reflectance.shape
+    stack = np.full((rows, cols, len(CATALOGUE_BANDS)), 0.9, dtype=np.float32)
+    for index, band in enumerate(BANDS):
+        stack[..., CATALOGUE_BANDS.index(band)] = reflectance[..., index]
+    return stack
