@@ -32,6 +32,9 @@ ICE_ASYMMETRY = 0.75
 HAZE_ASYMMETRY = 0.65
 """Of scattering by fine aerosol (Dubovik et al. 2002)."""
 
+AIR_SCALE_M, HAZE_SCALE_M = 8400.0, 2000.0
+"""Heights in which air, and aerosol and water vapour, thin out by a factor of e."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -443,3 +446,54 @@ def rayleigh_thickness(wavelength_um: float) -> float:
     """Optical thickness of a whole atmosphere's molecules (Hansen and Travis 1974)."""
     square = wavelength_um**-2
     return 0.008569 * square**2 * (1.0 + 0.0113 * square + 0.00013 * square**2)
+
+
+@dataclass(frozen=True)
+class Air:
+    """Clear air in one band: what it adds and lets pass, above the height of a cloud and below."""
+
+    path_above: float
+    path_below: float
+    pass_above: float
+    pass_below: float
+    gas_above: float
+    gas: float
+    sky_share: float
+
+    def clear(self, surface: Field) -> Field:
+        """Reflectance at the top of clear air over a surface."""
+        seen = self.path_below + self.pass_below * surface
+        return self.gas_above * self.path_above + self.pass_above * self.gas * seen
+
+    def surface(self, clear: Field) -> Field:
+        """Inverse of `clear`, within 0 to 1."""
+        seen = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
+        surface: Field = np.clip((seen - self.path_below) / self.pass_below, 0.0, 1.0)
+        return surface
+
+
+def clear_air(band: Band, cos_sun: float, aerosol: float, height_m: float) -> Air:
+    """Air with an optical thickness of aerosol at 550 nm, parted at a height.
+
+    Path light by single scattering, with Rayleigh's phase function for a view straight down (Hansen
+    and Travis 1974) and 0.25 for aerosol seen backwards, its Angstrom exponent 1.3; half of the
+    Rayleigh and a sixth of the aerosol thickness is lost on each way.
+    """
+    fine = aerosol * (band.wavelength_um / 0.55) ** -1.3
+    molecules = rayleigh_thickness(band.wavelength_um)
+    high_fine = fine * math.exp(-height_m / HAZE_SCALE_M)
+    high_molecules = molecules * math.exp(-height_m / AIR_SCALE_M)
+    path = (molecules * 0.75 * (1.0 + cos_sun**2) + fine * 0.25) / (4.0 * cos_sun)
+    share = (high_molecules + high_fine) / (molecules + fine)
+    lost, lost_above = molecules / 2 + fine / 6, high_molecules / 2 + high_fine / 6
+    slant = 1.0 + 1.0 / cos_sun
+    pass_above = math.exp(-lost_above * slant)
+    return Air(
+        path_above=path * share,
+        path_below=path * (1.0 - share) / pass_above,
+        pass_above=pass_above,
+        pass_below=math.exp((lost_above - lost) * slant),
+        gas_above=band.ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
+        gas=band.ozone * math.exp(-band.vapour),
+        sky_share=1.0 - math.exp(-(molecules + fine - lost) / cos_sun),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import threading
 import uuid
 import warnings
@@ -10,6 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudnet.errors import OutputError
+
+FULL_BYTES = 100_000
+"""A disk with less room than this is taken to be why a write failed."""
 
 
 @contextmanager
@@ -32,11 +38,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield scratch
         scratch.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {_cause(error)}") from error
+        raise OutputError(f"{path} cannot be written: {_cause(error, path.parent)}") from error
     finally:
         # Where the folder itself is at fault, unlink fails too and would hide the reason.
         with suppress(OSError):
             scratch.unlink()
+
+
+def _cause(error: OSError, folder: Path) -> str:
+    """Return why in one line; GDAL does not say so when the disk is full."""
+    if error.strerror is None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
+        return os.strerror(errno.ENOSPC)
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,7 +82,7 @@ def writable_folder(folder: Path) -> Path:
         trial.write_bytes(b"")
         trial.unlink()
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {_cause(error)}") from error
+        raise OutputError(f"{folder} cannot be written to: {_cause(error, folder)}") from error
     return folder
 
 
@@ -81,12 +94,7 @@ def _refuse_non_file(path: Path) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is a device and cannot be replaced; name a file")
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {_cause(error)}") from error
-
-
-def _cause(error: OSError) -> str:
-    """Return the reason in words; GDAL's errors have no `strerror`."""
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+        raise OutputError(f"{path} cannot be written: {_cause(error, path.parent)}") from error
 
 
 class _Filters:

@@ -122,11 +122,11 @@ class Site:
 
     def mix(self, weights: Mapping[str, Field]) -> Field:
         """Surface of materials by weight; the weights are brought to a sum of 1."""
-        stack = np.stack(list(weights.values()))
-        stack /= stack.sum(0)
-        spectra = np.stack([self.spectrum(name) for name in weights], axis=1)
-        mixed: Field = np.einsum("bk,krc->brc", spectra, stack, optimize=True)
-        return mixed
+        total = sum(weights.values(), np.zeros(self.size, np.float32))
+        surface: Field = np.zeros((len(self.bands), *self.size), np.float32)
+        for name, weight in weights.items():
+            surface += self.spectrum(name)[:, None, None] * (weight / total)
+        return surface
 
     def paint(self, surface: Field, name: str, weight: Field) -> None:
         """Lay a material over a surface, in place."""

@@ -49,25 +49,31 @@ class UNetConfig:
         return int(2 ** len(self.widths))
 
     @property
-    def reach_px(self) -> int:
-        """Radius of the receptive field: no pixel further away can change an answer.
+    def cell_reach_px(self) -> int:
+        """How far from a square of one stride a pixel can lie and still change an answer in it.
 
-        A layer's cell stands for a square of `scale` pixels. A 3 x 3 convolution adds a cell on
-        each side; going up, a pixel may lie at the edge of the coarse cell that it is given.
+        At scale s a cell stands for s x s pixels, and a 3 x 3 convolution reaches one cell further:
+        the stem one pixel, then `blocks` cells a level on the way down and one on the way up.
         """
-        reach, scale = 1, 2
-        for level in range(len(self.widths)):
-            reach += self.blocks * scale
-            scale *= 2 if level < len(self.widths) - 1 else 1
-        for _ in self.widths[1:]:
-            scale //= 2
-            reach += scale + scale
-        return reach + 1
+        scales = [2 ** (level + 1) for level in range(len(self.widths))]
+        return 1 + self.blocks * sum(scales) + sum(scales[:-1])
+
+    @property
+    def receptive_field_px(self) -> int:
+        """Side of the square of pixels that can change the answer at its middle, at most.
+
+        A pixel may lie at the edge of the coarsest cell that it belongs to.
+        """
+        return 2 * (self.cell_reach_px + self.stride - 1) + 1
 
     @property
     def exact_halo_px(self) -> int:
-        """The smallest halo with which tiled equals whole, a multiple of the stride."""
-        return round_up(self.reach_px, self.stride)
+        """The smallest halo with which tiled equals whole.
+
+        Tiles begin, end and are cut at multiples of the stride, so a kept pixel's coarsest cell is
+        kept whole, and the reach counts from that cell's edge.
+        """
+        return round_up(self.cell_reach_px, self.stride)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
@@ -149,12 +155,16 @@ class DepthToSpace(layers.Layer):  # type: ignore[misc]
 
 
 def make_spec(config: UNetConfig, *, name: str = "cloudnet", version: str = "0") -> Spec:
-    """Return the spec of a net of this shape."""
+    """Return the spec of a net of this shape.
+
+    The default halo is the exact one: with a stride less, the zero padding at tile edges changed
+    probabilities on real scenes by up to 0.02, twenty times what contract 4 allows.
+    """
     return Spec(
         name=name,
         version=version,
         stride=config.stride,
-        halo_px=min(round_up(64, config.stride), config.exact_halo_px),
+        halo_px=config.exact_halo_px,
         exact_halo_px=config.exact_halo_px,
     )
 
@@ -245,7 +255,7 @@ def measure(config: UNetConfig) -> Facts:
             kernel = layer.kernel
             _, height, width, _ = layer.output.shape
             macs += int(keras.ops.size(kernel)) * height * width
-    return Facts(net.count_params(), macs / size_px**2, 2 * config.reach_px + 1)
+    return Facts(net.count_params(), macs / size_px**2, config.receptive_field_px)
 
 
 def config_of(net: Network) -> UNetConfig:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # the base of what build_overviews raises, nowhere public
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
@@ -114,7 +115,7 @@ def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Ite
         profile["crs"] = scene.crs
     if scene.transform is not None:
         profile["transform"] = scene.transform
-    with whole_file(path) as scratch, quiet(NotGeoreferencedWarning):
+    with whole_file(path) as scratch, _gdal_errors(), quiet(NotGeoreferencedWarning):
         with rasterio.open(scratch, "w", **profile) as file:
             file.set_band_description(1, kind)
             file.update_tags(**tags)
@@ -124,10 +125,28 @@ def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Ite
                 file.scales = (1.0 / PERCENT,)
                 file.units = ("1",)
             yield LayerWriter(file)
-        factors = overview_factors(scene.rows, scene.cols)
-        if factors:
-            with rasterio.open(scratch, "r+") as file:
-                file.build_overviews(factors, Resampling.nearest if is_mask else Resampling.average)
+        _add_overviews(scratch, Resampling.nearest if is_mask else Resampling.average)
+
+
+def _add_overviews(path: Path, resampling: Resampling) -> None:
+    """Add overviews to a finished layer and read it back: GDAL closes a cut-off file in silence."""
+    with rasterio.open(path, "r+") as file:
+        if factors := overview_factors(file.height, file.width):
+            file.build_overviews(factors, resampling)
+    with rasterio.open(path) as file:
+        for row in range(0, file.height, BLOCK_PX):
+            file.read(1, window=RasterioWindow(0, row, file.width, BLOCK_PX))
+        for factor in factors:
+            file.read(1, out_shape=(-(-file.height // factor), -(-file.width // factor)))
+
+
+@contextmanager
+def _gdal_errors() -> Iterator[None]:
+    """Turn GDAL's errors, some of which rasterio passes on as they are, into an OSError."""
+    try:
+        yield
+    except CPLE_BaseError as error:
+        raise OSError(error.errmsg) from error
 
 
 def overview_factors(rows: int, cols: int) -> list[int]:

@@ -21,7 +21,7 @@ Cell: TypeAlias = str | int | float | None
 UNDEFINED = "–"
 
 UNKNOWN_LABELS = "unknown"
-"""What the kind of label is called where no scenes.csv tells it."""
+"""What the tables call the kind of label that no scenes.csv tells; empty in JSON and CSV."""
 
 POOLED, LABELS, SCENE = "pooled", "labels", "scene"
 """Levels of the rows of a report on an evaluation."""
@@ -87,7 +87,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def evaluation_table(evaluation: Evaluation, *, scenes: bool = True) -> str:
-    """Return the scores as tables: by kind of label and all scenes pooled, and scene by scene.
+    """Return the scores as tables: scene by scene, then pooled by kind of label and in all.
 
     Parameters
     ----------
@@ -97,12 +97,13 @@ def evaluation_table(evaluation: Evaluation, *, scenes: bool = True) -> str:
         Whether to list each scene.
     """
     entries = _entries(evaluation)
-    rows = [_score_cells(entry) for entry in entries if entry.level != SCENE]
-    tables = [text_table(["labels", "scenes", *SCORE_TITLES], [*rows[1:], (), rows[0]])]
+    tables = []
     if scenes:
         # Without the number of scenes, which is 1.
         rows = [_score_cells(entry) for entry in entries if entry.level == SCENE]
         tables.append(text_table(["scene", *SCORE_TITLES], [(row[0], *row[2:]) for row in rows]))
+    pooled, *kinds = [_score_cells(entry) for entry in entries if entry.level != SCENE]
+    tables.append(text_table(["labels", "scenes", *SCORE_TITLES], [*kinds, (), pooled]))
     threshold = "" if evaluation.threshold is None else f", threshold {evaluation.threshold:g}"
     notes = [LEGEND]
     if evaluation.unpredicted:
@@ -204,14 +205,13 @@ def _entries(evaluation: Evaluation) -> list[_Entry]:
     kinds = []
     for labels, confusion in evaluation.by_labels().items():
         part = evaluation.only(labels)
-        kind = labels or UNKNOWN_LABELS
-        kinds.append(_Entry(LABELS, "", "", kind, len(part.scenes), confusion, part.unpredicted))
+        kinds.append(_Entry(LABELS, "", "", labels, len(part.scenes), confusion, part.unpredicted))
     scenes = [
         _Entry(
             SCENE,
             score.name,
             score.group,
-            score.labels or UNKNOWN_LABELS,
+            score.labels,
             1,
             score.confusion,
             score.unpredicted,
@@ -237,7 +237,7 @@ def _counts(entry: _Entry) -> dict[str, Any]:
 
 def _score_cells(entry: _Entry) -> list[Cell]:
     """Return the cells of a row of the table."""
-    title = {POOLED: "all", LABELS: entry.labels, SCENE: entry.name}[entry.level]
+    title = {POOLED: "all", LABELS: entry.labels or UNKNOWN_LABELS, SCENE: entry.name}[entry.level]
     confusion = entry.confusion
     scores = (
         confusion.iou,

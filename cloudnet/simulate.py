@@ -1,14 +1,14 @@
 """Simulated scenes: ground, air and cloud put together, with labels that are exact.
 
 Light follows the adding of layers (Liou 2002, section 6.4). It reaches the ground through the cloud
-that stands between it and the sun, so that shadows lie away from the sun; the ground is seen through
-the cloud straight above it, and light goes to and fro between the two:
+that stands between it and the sun, so that shadows lie away from the sun; the ground is seen
+through the cloud straight above it, and light goes to and fro between the two:
 
     R = Rc + E Td A / (1 - A Rd)
 
-with Rc the cloud's reflectance of sunlight, E the light that reaches the ground (below an even sheet
-the cloud's transmittance), Td and Rd the cloud's transmittance and reflectance of diffuse light, and
-A the surface. Air above the cloud adds its own light; the light of the air below is veiled.
+with Rc the cloud's reflectance of sunlight, E the light that reaches the ground (below an even
+sheet the cloud's transmittance), Td and Rd the cloud's transmittance and reflectance of diffuse
+light, and A the surface. Air above the cloud adds its own light; that of the air below is veiled.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from cloudnet.clouds import (
     CLOUDS,
     ICE_ASYMMETRY,
     SENTINEL2,
+    Air,
     Band,
     CloudLayer,
     Field,
     Geometry,
     Size,
+    clear_air,
     cloud_layer,
     diffuse_reflectance,
     direct_transmittance,
-    rayleigh_thickness,
     relief_light,
     two_stream,
 )
@@ -62,8 +63,11 @@ PARALLAX_PER_S = 7.45 / 786.0
 TRACK_AZIMUTH_DEG = 194.0
 """Heading of a descending Sentinel-2 at middle latitudes."""
 
-AIR_SCALE_M, HAZE_SCALE_M = 8400.0, 2000.0
-"""Heights in which air, and aerosol and water vapour, thin out by a factor of e."""
+
+COLUMNS = (
+    "scene", "rows", "cols", "source", "labels", "group", "cloud_fraction", "unlabelled_fraction",
+)  # fmt: skip
+"""Of scenes.csv."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def simulate_scene(
     aerosol = float(rng.uniform(0.03, 0.22))
     clear = np.empty((*size, len(bands)), np.float32)
     for index, band in enumerate(bands):
-        air = _air(SENTINEL2[band], geometry.cos_sun, aerosol, 0.0)
+        air = clear_air(SENTINEL2[band], geometry.cos_sun, aerosol, 0.0)
         seen = _blurred(air.clear(surface[index]))
         seen += np.sqrt(_noise_variance(seen)) * rng.standard_normal(size, dtype=np.float32)
         clear[..., index] = np.maximum(seen, DARKEST)
@@ -163,18 +167,9 @@ def compose_clouds(
     Ground that no cloud touches keeps its reflectance but for the skylight that clouds take away or
     send down. Pixels that are not finite stay so and are unlabelled.
 
-    Parameters
-    ----------
-    ground_reflectance
-        (rows, cols, bands) at the top of the atmosphere, 1.0 = 100 %.
-    rng
-        Source of all chance.
-    cloud
-        Of `CLOUDS`; drawn at random where not given.
-    bands
-        Names of the scene's bands, of `CATALOGUE_BANDS`.
-    geometry
-        Sun and pixel size; a likely sun and 20 m where not given.
+    `ground_reflectance` is (rows, cols, bands) at the top of the atmosphere, 1.0 = 100 %, with
+    `bands` of `CATALOGUE_BANDS`. The kind of `cloud`, of `CLOUDS`, and the `geometry` of sun and
+    pixels are drawn where they are not given, the pixels then being of 20 m.
 
     Raises
     ------
@@ -222,57 +217,6 @@ def _sun(rng: np.random.Generator, ground: str) -> Geometry:
 
 
 @dataclass(frozen=True)
-class _Air:
-    """Clear air in one band: what it adds and lets pass, above the height of a cloud and below it."""
-
-    path_above: float
-    path_below: float
-    pass_above: float
-    pass_below: float
-    gas_above: float
-    gas: float
-    sky_share: float
-
-    def clear(self, surface: Field) -> Field:
-        """Reflectance at the top of clear air over a surface."""
-        seen = self.path_below + self.pass_below * surface
-        return self.gas_above * self.path_above + self.pass_above * self.gas * seen
-
-    def surface(self, clear: Field) -> Field:
-        """Inverse of `clear`, within 0 to 1."""
-        seen = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
-        surface: Field = np.clip((seen - self.path_below) / self.pass_below, 0.0, 1.0)
-        return surface
-
-
-def _air(band: Band, cos_sun: float, aerosol: float, height_m: float) -> _Air:
-    """Air with an optical thickness of aerosol at 550 nm, parted at a height.
-
-    Path light by single scattering, with Rayleigh's phase function for a view straight down (Hansen
-    and Travis 1974) and 0.25 for aerosol seen backwards, its Angstrom exponent 1.3; half of the
-    Rayleigh and a sixth of the aerosol thickness is lost on each way.
-    """
-    fine = aerosol * (band.wavelength_um / 0.55) ** -1.3
-    molecules = rayleigh_thickness(band.wavelength_um)
-    high_fine = fine * math.exp(-height_m / HAZE_SCALE_M)
-    high_molecules = molecules * math.exp(-height_m / AIR_SCALE_M)
-    path = (molecules * 0.75 * (1.0 + cos_sun**2) + fine * 0.25) / (4.0 * cos_sun)
-    share = (high_molecules + high_fine) / (molecules + fine)
-    lost, lost_above = molecules / 2 + fine / 6, high_molecules / 2 + high_fine / 6
-    slant = 1.0 + 1.0 / cos_sun
-    pass_above = math.exp(-lost_above * slant)
-    return _Air(
-        path_above=path * share,
-        path_below=path * (1.0 - share) / pass_above,
-        pass_above=pass_above,
-        pass_below=math.exp((lost_above - lost) * slant),
-        gas_above=band.ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
-        gas=band.ozone * math.exp(-band.vapour),
-        sky_share=1.0 - math.exp(-(molecules + fine - lost) / cos_sun),
-    )
-
-
-@dataclass(frozen=True)
 class _Sunlight:
     """Light below a layer of cloud relative to a clear day, (rows, cols): from the sun, the sky."""
 
@@ -297,7 +241,8 @@ def _sunlight(layer: CloudLayer, geometry: Geometry, size: Size) -> _Sunlight:
         fallen = np.minimum(fallen, _shifted(core, geometry.shadow_px(layer.base_m + half), size))
     dark = math.exp(-(1.0 - layer.asymmetry**2) * CLOUD_THICKNESS / geometry.cos_sun)
     around = _shifted(wide, geometry.shadow_px(layer.base_m), size)
-    return _Sunlight(fallen + around, sky[: size[0], : size[1]], fallen < dark)
+    shadow = (fallen < dark) & (layer.angstrom == 0.0)  # haze lies near the ground and casts none
+    return _Sunlight(fallen + around, sky[: size[0], : size[1]], shadow)
 
 
 @dataclass(frozen=True)
@@ -310,7 +255,7 @@ class _Veil:
     direct: Field
     spread_px: float
 
-    def over(self, surface: Field, light: _Sunlight, air: _Air) -> Field:
+    def over(self, surface: Field, light: _Sunlight, air: Air) -> Field:
         """Reflectance at the top of the atmosphere, the cloud between two parts of the air.
 
         What the cloud scatters comes from a stretch of ground as wide as the cloud is high, so that
@@ -362,7 +307,7 @@ def _compose(
     light, shading = _sunlight(layer, geometry, size), _shading(layer, geometry)
     for index, name in enumerate(bands):
         before = np.ascontiguousarray(clear[..., index])
-        air = _air(SENTINEL2[name], geometry.cos_sun, weather.aerosol, layer.base_m)
+        air = clear_air(SENTINEL2[name], geometry.cos_sun, weather.aerosol, layer.base_m)
         surface = air.surface(np.nan_to_num(before, nan=0.0, posinf=0.0, neginf=0.0))
         veil = _veil(layer, shading, SENTINEL2[name], geometry, size)
         after = before + _blurred(veil.over(surface, light, air) - air.clear(surface))
@@ -397,15 +342,15 @@ def _gaussian(field: Field, sigma_px: float) -> Field:
 
 def _spread(image: Field, sigma_px: float) -> Field:
     """Image blurred twice by a box, near a Gaussian and quick at any width; no wrapping round."""
-    half = round(1.22 * sigma_px)
-    for axis in (0, 1, 0, 1):
-        steps = np.arange(image.shape[axis])
+    half, mean = round(1.22 * sigma_px), float(image.mean())
+    image = image - mean
+    for _ in range(4):
+        steps = np.arange(image.shape[1])
         first, last = np.maximum(steps - half, 0), np.minimum(steps + half + 1, len(steps))
-        ends = [(1, 0) if side == axis else (0, 0) for side in (0, 1)]
-        total = np.pad(np.cumsum(image, axis, dtype=np.float64), ends)
-        count = np.expand_dims(last - first, 1 - axis)
-        image = ((total.take(last, axis) - total.take(first, axis)) / count).astype(np.float32)
-    return image
+        total = np.pad(np.cumsum(image, 1), ((0, 0), (1, 0)))
+        box = (total.take(last, 1) - total.take(first, 1)) / (last - first).astype(np.float32)
+        image = np.ascontiguousarray(box.T)
+    return image + mean
 
 
 def _blurred(image: Field) -> Field:
@@ -427,73 +372,34 @@ def _noise_variance(reflectance: Field) -> Field:
 def write_dataset(
     folder: str | Path, scenes: int, seed: int, *, size: Size = (256, 256), layout: str = "geotiff"
 ) -> list[Path]:
-    """Write simulated scenes with their masks and a list of them; clear, mixed and overcast in equal parts.
+    """Write simulated scenes, their masks and scenes.csv; clear, mixed and overcast in equal parts.
 
-    Parameters
-    ----------
-    folder
-        Made if need be.
-    scenes
-        How many.
-    seed
-        The same seed gives the same scenes.
-    size
-        (rows, cols) of each.
-    layout
-        "geotiff": scenes/NAME.tif and masks/NAME.tif with four bands; "catalogue": subscenes/NAME.npy and
-        masks/NAME.npy as in the Sentinel-2 Cloud Mask Catalogue, with 13. Both have a scenes.csv.
-
-    Returns
-    -------
-    list of Path
-        The scenes' files, in the order of scenes.csv.
+    The layout "geotiff" is scenes/NAME.tif with four bands and masks/NAME.tif; "catalogue", that of
+    the Sentinel-2 Cloud Mask Catalogue, is subscenes/NAME.npy with 13 bands and masks/NAME.npy,
+    (rows, cols, 3) bool: CLEAR, CLOUD, CLOUD_SHADOW. Scenes are of `size` (rows, cols); the same
+    seed gives the same. Returns their paths in the order of scenes.csv.
 
     Raises
     ------
     DatasetError
         When the layout is unknown or `scenes` is not positive.
     OutputError
-        When a file cannot be written; every file there is whole.
+        When a file cannot be written; those that are there are whole.
     """
-    if layout not in ("geotiff", "catalogue") or scenes < 1:
-        raise DatasetError(
-            f"{scenes} scenes in layout {layout!r}: give one or more, geotiff or catalogue"
-        )
-    paths, rows = [], []
+    if layout not in _WRITERS or scenes < 1:
+        raise DatasetError(f"{scenes} scenes in layout {layout!r}: give 1 or more in {_LAYOUTS}")
+    bands = BANDS if layout == "geotiff" else CATALOGUE_BANDS
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    paths = []
     for index in range(scenes):
-        scene = _planned(seed, index, size, BANDS if layout == "geotiff" else CATALOGUE_BANDS)
+        scene = _planned(seed, index, size, bands)
         name = f"sim_{seed}_{index:04d}_{scene.ground}_{scene.cloud}"
-        write = _write_geotiff if layout == "geotiff" else _write_catalogue
-        paths.append(write(Path(folder), name, scene, index))
-        unlabelled = float((scene.label == NO_DATA).mean())
-        cloudy = float((scene.label == CLOUD).mean())
-        rows.append(
-            (
-                name,
-                *size,
-                "cloudnet.simulate",
-                "simulated",
-                name,
-                f"{cloudy:.4f}",
-                f"{unlabelled:.4f}",
-            )
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        (
-            "scene",
-            "rows",
-            "cols",
-            "source",
-            "labels",
-            "group",
-            "cloud_fraction",
-            "unlabelled_fraction",
-        )
-    )
-    writer.writerows(rows)
-    write_text(Path(folder) / "scenes.csv", text.getvalue())
+        paths.append(_WRITERS[layout](Path(folder), name, scene, index))
+        shares = [f"{(scene.label == value).mean():.4f}" for value in (CLOUD, NO_DATA)]
+        rows.writerow([name, *size, "cloudnet.simulate", "simulated", name, *shares])
+    write_text(Path(folder) / "scenes.csv", table.getvalue())
     return paths
 
 
@@ -502,52 +408,56 @@ _PLAN: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (CLOUDS[1:], 0.05, 0.9),
     (("stratus", "stratocumulus", "altocumulus", "haze", "cirrus", "stratus"), 0.95, 1.0),
 )
+"""In turn: kinds of cloud, and the least and most cloud cover."""
 
 
 def _planned(seed: int, index: int, size: Size, bands: Sequence[str]) -> SimulatedScene:
-    """Scene whose ground, kind of cloud and cloud cover are next in turn; drawn anew until its cover fits."""
+    """Draw the scene that is next in turn, a few times if its cloud cover is not as planned."""
     kinds, least, most = _PLAN[index % 3]
-    kind = kinds[index // 3 % len(kinds)]
+    cloud = kinds[index // 3 % len(kinds)]
     ground = GROUNDS[(index + index // len(GROUNDS)) % len(GROUNDS)]
     for attempt in range(20):
         draw = int(np.random.SeedSequence((seed, index, attempt)).generate_state(1)[0])
-        scene = simulate_scene(draw, size, ground=ground, cloud=kind, bands=bands)
+        scene = simulate_scene(draw, size, ground=ground, cloud=cloud, bands=bands)
         if least <= scene.cloud_fraction <= most:
             break
     return scene
 
 
 def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
-    dn = np.clip(np.rint(scene.reflectance * 10000.0), 1, 65535).astype(np.uint16)
     rows, cols = scene.label.shape
     profile = {
         "driver": "GTiff",
         "height": rows,
         "width": cols,
         "compress": "deflate",
-        "crs": f"EPSG:{32601 + (7 * index) % 60}",
-        "transform": from_origin(300000.0 + 20.0 * cols * index, 5000000.0, 20.0, 20.0),
+        "crs": f"EPSG:{32601 + 7 * index % 60}",
+        "transform": from_origin(300000.0 + 20.0 * (257 * index % 20000), 5e6, 20.0, 20.0),
     }
     if min(rows, cols) > 512:
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    path = folder / "scenes" / f"{name}.tif"
-    with whole_file(folder / "masks" / f"{name}.tif") as scratch:
-        with rasterio.open(scratch, "w", count=1, dtype="uint8", nodata=NO_DATA, **profile) as file:
-            file.write(scene.label, 1)
-    with whole_file(path) as scratch:
-        with rasterio.open(scratch, "w", count=4, dtype="uint16", predictor=2, **profile) as file:
-            file.write(dn.transpose(2, 0, 1))
-            file.descriptions = BANDS
-            file.scales, file.offsets = (1e-4,) * 4, (0.0,) * 4
+    path, mask_path = (folder / part / f"{name}.tif" for part in ("scenes", "masks"))
+    mask = profile | {"count": 1, "dtype": "uint8", "nodata": NO_DATA}
+    with whole_file(mask_path) as scratch, rasterio.open(scratch, "w", **mask) as file:
+        file.write(scene.label, 1)
+    image = profile | {"count": 4, "dtype": "uint16", "nodata": 0, "predictor": 2}
+    with whole_file(path) as scratch, rasterio.open(scratch, "w", **image) as file:
+        dn = np.clip(np.rint(scene.reflectance * 10000.0), 1, 65535).astype(np.uint16)
+        file.write(dn.transpose(2, 0, 1))
+        file.descriptions = BANDS
+        file.scales, file.offsets = (1e-4,) * 4, (0.0,) * 4
     return path
 
 
 def _write_catalogue(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
     clear = (scene.label == CLEAR) & ~scene.shadow
-    classes = np.stack([clear, scene.label == CLOUD, scene.shadow], axis=2)
-    path = folder / "subscenes" / f"{name}.npy"
-    with whole_file(folder / "masks" / f"{name}.npy") as scratch:
-        np.save(scratch, classes)
+    path, mask_path = (folder / part / f"{name}.npy" for part in ("subscenes", "masks"))
+    with whole_file(mask_path) as scratch:
+        np.save(scratch, np.stack([clear, scene.label == CLOUD, scene.shadow], axis=2))
     with whole_file(path) as scratch:
         np.save(scratch, scene.reflectance)
     return path
+
+
+_WRITERS = {"geotiff": _write_geotiff, "catalogue": _write_catalogue}
+_LAYOUTS = " or ".join(_WRITERS)

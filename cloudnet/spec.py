@@ -57,7 +57,7 @@ class Spec:
         Height and width of the graph's input are multiples of this, in pixels.
     halo_px, exact_halo_px
         Width of the border of a tile that is read and thrown away: by default, and for an answer
-        equal to that of the whole scene (the receptive field's radius).
+        equal to that of the whole scene. Multiples of the stride.
     threshold
         Probability from which a pixel is cloud.
     contract
@@ -88,6 +88,8 @@ class Spec:
             raise ModelError(f"the spec's pixel sizes {self.pixel_m} are no range in metres")
         if self.stride < 1 or self.halo_px < 0 or self.exact_halo_px < 0:
             raise ModelError("the spec's stride is below 1 or a halo is negative")
+        if self.halo_px % self.stride or self.exact_halo_px % self.stride:
+            raise ModelError("the spec's halos are not multiples of its stride")
         if not 0.0 < self.threshold < 1.0:
             raise ModelError(f"a threshold lies between 0 and 1, not at {self.threshold}")
         if self.contract not in CONTRACTS:

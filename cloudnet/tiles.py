@@ -62,7 +62,11 @@ def round_up(length: int, step: int) -> int:
 
 
 def _spans(length: int, tile_px: int, halo_px: int, stride: int) -> list[_Span]:
-    """Place tiles evenly along an axis so that each kept pixel has `halo_px` around it."""
+    """Place tiles evenly along an axis so that each kept pixel has `halo_px` around it.
+
+    Where one tile's kept part ends and the next begins is a multiple of the stride too, so that no
+    coarse cell of a net is shared between them.
+    """
     padded = round_up(length, stride)
     if padded <= tile_px:
         return [_Span(0, 0, length)]
@@ -70,7 +74,10 @@ def _spans(length: int, tile_px: int, halo_px: int, stride: int) -> list[_Span]:
     largest_step = (tile_px - 2 * halo_px) // stride
     gaps = -(-free // largest_step)
     starts = [free * index // gaps * stride for index in range(gaps + 1)]
-    cuts = [(start + tile_px + following) // 2 for start, following in pairwise(starts)]
+    cuts = [
+        following + (start + tile_px - following) // 2 // stride * stride
+        for start, following in pairwise(starts)
+    ]
     edges = [0, *cuts, length]
     return [_Span(start, *edge) for start, edge in zip(starts, pairwise(edges))]
 
@@ -108,7 +115,7 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
     tile_px
         Side of a tile as read; a multiple of `stride`.
     halo_px
-        Width of the border that is read and not kept.
+        Width of the border that is read and not kept; a multiple of `stride`.
     stride
         All reads start at, and are as long as, multiples of this.
 

@@ -53,3 +53,24 @@ def real_scenes() -> Path:
     if not (REAL_SCENES / "rgbn").is_dir():
         pytest.skip(f"the real scenes are not on this machine ({REAL_SCENES})")
     return REAL_SCENES
+
+
+@pytest.fixture(scope="session")
+def tiny_run(geotiff_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny net, trained for two short epochs; not to be changed."""
+    pytest.importorskip("tensorflow", reason="the train extra is not installed")
+    from cloudnet.dataset import open_dataset
+    from cloudnet.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return train(open_dataset([geotiff_dataset]), folder, helpers.tiny_config()).folder
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny net as ONNX, by way of the real export; not to be changed."""
+    from cloudnet.export import export_onnx
+
+    path = tmp_path_factory.mktemp("models") / "tiny.onnx"
+    export_onnx(tiny_run, path)
+    return path

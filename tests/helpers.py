@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from cloudnet.spec import BANDS, CATALOGUE_BANDS
+
+if TYPE_CHECKING:
+    from cloudnet.train import TrainConfig
 
 UTM_10M = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5300040.0)
 MGRS_LETTERS = "ABCDEFGHJKLMNPQRSTUV"
@@ -206,3 +209,20 @@ def to_catalogue_bands(reflectance: NDArray[np.float32]) -> NDArray[np.float32]:
     for index, band in enumerate(BANDS):
         stack[..., CATALOGUE_BANDS.index(band)] = reflectance[..., index]
     return stack
+
+
+def tiny_config(**changes: Any) -> TrainConfig:
+    """Settings of a training that takes seconds: a net of two levels on tiles of 32 px."""
+    from cloudnet.augment import Augmentation
+    from cloudnet.model import UNetConfig
+    from cloudnet.train import TrainConfig
+
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "epoch_tiles": 48,
+        "batch": 8,
+        "tile_px": 32,
+        "net": UNetConfig(widths=(8, 12), blocks=1),
+        "augmentation": Augmentation(zoom_share=0.25),
+    }
+    return TrainConfig(**{**settings, **changes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,8 @@ def test_every_error_of_the_module_is_in_the_tree() -> None:
 
 
 def test_require_returns_the_module_itself() -> None:
-    assert require_json() is sys.modules["json.decoder"]
-
-
-def require_json() -> object:
-    return errors.require("json.decoder", "train")
+    module = errors.require("json.decoder", "train")
+    assert module is sys.modules["json.decoder"]
 
 
 def test_a_missing_module_names_the_install_line() -> None:
@@ -66,13 +64,13 @@ def test_a_module_that_is_hidden_counts_as_missing(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package whose `__init__` a test fills."""
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The `__init__` of an installed package, for the test to fill."""
     package = tmp_path / "brokenpackage"
     package.mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "brokenpackage", raising=False)
-    return package / "__init__.py"
+    yield package / "__init__.py"
+    sys.modules.pop("brokenpackage", None)
 
 
 @pytest.mark.parametrize(

@@ -184,13 +184,13 @@ def test_what_is_written_on_the_sheet(
 
     monkeypatch.setattr(figures.Figure, "text", spy)
     for index in range(4):
-        dataset = save(f"scene_{index}_$x$_" + "long" * 40 + f"_end{index}", *lopsided(8, 8))
+        dataset = save(f"scene_{index}_$_$_" + "long" * 40 + f"_end{index}", *lopsided(8, 8))
     save("z_雲", np.full((2, 2, 4), 0.2), np.full((2, 2), 255))
     dataset = save("z_last", *lopsided(8, 8))
     draw_sheet(dataset, tmp_path / "sheet.png", most=3)
     assert "3 of 6 labelled scenes, evenly chosen" in words
     assert {"clear", "cloud", "unlabelled", "no data"} <= set(words)
-    first = next(line for line in words if line.startswith("scene_0_$x$"))
+    first = next(line for line in words if line.startswith("scene_0_$_$"))
     name, facts = first.splitlines()
     assert "…" in name and name.endswith("_end0") and len(name) < 160
     # 8 of 60 labelled pixels are cloud, 4 of 64 are unlabelled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -42,6 +43,8 @@ def main() -> None:
 
     Bad input ends with exit code 2, a failed check (a comparison, a training) with 1.
     """
+    # GDAL's notes would stand beside our sentence; what matters of them is in the error's cause.
+    logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 for command in (predict, info, evaluate, compare, inspect, train, export, simulate, demo):

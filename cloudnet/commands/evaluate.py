@@ -14,6 +14,7 @@ from cloudnet.commands.options import (
     make_reading,
     overwrite_option,
     reading_options,
+    share_bar,
     skip_bad_option,
 )
 
@@ -80,10 +81,10 @@ def _score_model(dataset: DataSet, path: Path, threshold: float | None, atol: fl
     from cloudnet.evaluate import evaluate_model
 
     model, _ = compared_model(path, None, atol)
-    stderr = click.get_text_stream("stderr")
-    with click.progressbar(length=len(dataset.scenes), label="scenes", file=stderr) as bar:
-
-        def advance(done: int, _: int) -> None:
-            bar.update(done - bar.pos)
-
-        return evaluate_model(dataset, model, threshold=threshold, on_scene=advance)
+    with share_bar("scenes") as advance:
+        return evaluate_model(
+            dataset,
+            model,
+            threshold=threshold,
+            on_scene=lambda done, total: advance(done / total),
+        )

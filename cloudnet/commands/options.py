@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ FILE = click.Path(path_type=Path)
 
 
 def reading_options(command: Command) -> Command:
-    """Add the options that say what a scene's file does not: --bands, --scale, --offset, --nodata."""
+    """Add the options that say what a scene's file does not, --bands, --scale and so on."""
     for option in (
         click.option("--nodata", type=float, help="Number that stands for no data in a band."),
         click.option("--offset", type=float, help="reflectance = number x SCALE + OFFSET."),
@@ -126,6 +127,14 @@ def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudMode
             click.echo(f"Note: {error}; the probe was replayed instead", err=True)
     comparison.require(path)
     return model, comparison
+
+
+@contextmanager
+def share_bar(label: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar on stderr; give a function that takes the share that is done."""
+    bar: Any = click.progressbar(length=1000, label=label, file=click.get_text_stream("stderr"))
+    with bar:
+        yield lambda share: bar.update(int(share * bar.length) - bar.pos)
 
 
 def describe(comparison: Comparison) -> str:

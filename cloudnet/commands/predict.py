@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from cloudnet.commands.options import (
     model_option,
     overwrite_option,
     reading_options,
+    share_bar,
 )
 
 
@@ -54,9 +54,8 @@ def predict(
     reading = make_reading(bands, scale, offset, nodata)
     loaded, comparison = compared_model(model, net, atol)
     click.echo(describe(comparison))
-    stderr = click.get_text_stream("stderr")
     for scene in scenes:
-        with click.progressbar(length=1000, label=scene.name, file=stderr) as bar:
+        with share_bar(scene.name) as advance:
             prediction = predict_scene(
                 scene,
                 loaded,
@@ -64,12 +63,8 @@ def predict(
                 comparison=comparison,
                 options=options,
                 reading=reading,
-                on_progress=partial(_advance, bar),
+                on_progress=advance,
             )
         share = prediction.cloud_share
         cloud = "no pixel with data" if share is None else f"cloud {share:.1%}"
         click.echo(f"{prediction.outputs.mask}: {cloud}")
-
-
-def _advance(bar: Any, share: float) -> None:
-    bar.update(int(share * bar.length) - bar.pos)

@@ -1,0 +1,120 @@
+"""Grounds look like what they are called: spectra, patterns, light."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cloudnet.clouds import Geometry
+from cloudnet.errors import SceneError
+from cloudnet.ground import GROUNDS, MATERIALS, Site, ground_reflectance
+from cloudnet.spec import BANDS, CATALOGUE_BANDS
+
+RED, GREEN, BLUE, NIR = range(4)
+SUN = Geometry(40.0, 150.0)
+
+
+def site(seed: int, size: tuple[int, int] = (96, 96), bands: tuple[str, ...] = BANDS) -> Site:
+    """A site under a usual sun."""
+    return Site(np.random.default_rng(seed), size, SUN, bands)
+
+
+def medians(kind: str) -> NDArray[np.float64]:
+    """Median reflectance by band over a few sites."""
+    surfaces = [ground_reflectance(kind, site(seed)).reshape(4, -1) for seed in range(6)]
+    return np.median(np.concatenate(surfaces, axis=1), axis=1)
+
+
+@pytest.mark.parametrize("kind", GROUNDS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (61, 37)])
+def test_reflectance_is_within_bounds_at_any_size(kind: str, size: tuple[int, int]) -> None:
+    for seed in range(3):
+        surface = ground_reflectance(kind, site(seed, size))
+        assert surface.shape == (4, *size)
+        assert surface.dtype == np.float32
+        assert surface.min() >= 0.0
+        assert surface.max() <= 1.0
+
+
+@pytest.mark.parametrize("kind", GROUNDS)
+def test_every_ground_varies_from_place_to_place_and_within(kind: str) -> None:
+    first, second = (ground_reflectance(kind, site(seed)) for seed in (1, 2))
+    assert np.abs(first - second).mean() > 1e-4
+    assert first[RED].std() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["fields", "forest"])
+def test_vegetation_is_bright_in_the_near_infrared(kind: str) -> None:
+    found = medians(kind)
+    assert found[NIR] > 2 * found[RED]
+
+
+def test_water_is_darkest_in_the_near_infrared() -> None:
+    found = medians("water")
+    assert found[NIR] < found[GREEN]
+    assert found.max() < 0.15
+
+
+def test_snow_is_bright_and_falls_off_in_the_near_infrared() -> None:
+    fresh = site(0).spectrum("fresh snow")
+    assert fresh.min() > 0.8
+    assert fresh[NIR] < fresh[RED] <= fresh[BLUE]
+    assert medians("snow")[:3].min() > 0.45
+
+
+def test_sand_is_red_and_bright() -> None:
+    found = medians("desert")
+    assert found[BLUE] < found[GREEN] < found[RED] < found[NIR]
+    assert found[RED] > 0.2
+
+
+def test_bands_of_a_material_come_in_the_order_asked_for() -> None:
+    names = ("B11", "B02", "B8A")
+    expected = [MATERIALS["crop"][CATALOGUE_BANDS.index(name)] / 100 for name in names]
+    np.testing.assert_allclose(site(0, bands=names).spectrum("crop"), expected, rtol=1e-6)
+
+
+def test_every_material_has_a_reflectance_for_every_band() -> None:
+    assert {len(values) for values in MATERIALS.values()} == {len(CATALOGUE_BANDS)}
+    assert all(0.0 < value < 100.0 for values in MATERIALS.values() for value in values)
+
+
+def test_fields_have_flat_parcels_with_edges() -> None:
+    """Most neighbours in a parcel are alike and a few differ much, as no fractal has it."""
+    steps = np.abs(np.diff(ground_reflectance("fields", site(3, (128, 128)))[NIR], axis=1))
+    assert np.percentile(steps, 50) < 0.02
+    assert np.percentile(steps, 97) > 6 * np.percentile(steps, 50)
+
+
+def test_a_line_crosses_the_site_at_its_width() -> None:
+    place = site(4, (80, 120))
+    distance = place.line(0.0, 1000.0)
+    cover = place.stroke(distance, 60.0)
+    assert cover.max() == pytest.approx(1.0, abs=1e-6)
+    # 60 m are three pixels; the line is at least as long as it takes to leave by the nearest edge
+    assert 3.0 <= cover.sum() <= 3.2 * np.hypot(80, 120)
+    assert place.stroke(distance, 5.0).max() <= 0.25
+
+
+def test_a_mix_weighs_materials() -> None:
+    place = site(5, (2, 3))
+    half = np.full((2, 3), 2.0, np.float32)
+    mixed = place.mix({"sand": half, "soil": half})
+    expected = (place.spectrum("sand") + place.spectrum("soil")) / 2
+    np.testing.assert_allclose(mixed[:, 1, 2], expected, rtol=1e-6)
+
+
+def test_patterns_keep_their_size_in_metres() -> None:
+    """Half the pixel, twice as many pixels across a hill: neighbours are more alike."""
+
+    def roughness(pixel_m: float) -> float:
+        place = Site(np.random.default_rng(6), (128, 128), Geometry(40.0, 150.0, pixel_m), BANDS)
+        return float(np.abs(np.diff(place.fractal(-2.5, 1000.0))).mean())
+
+    assert roughness(10.0) < 0.8 * roughness(20.0)
+
+
+def test_an_unknown_kind_of_ground_is_named_with_the_known() -> None:
+    with pytest.raises(SceneError, match=r"'moon'.*forest"):
+        ground_reflectance("moon", site(0))
