@@ -217,6 +217,7 @@ def nearest_cells(
 
     They wrap round where `cell_px` divides `size`. Returns, each (rows, cols), the distance to the
     nearest point and how much farther the second nearest is, in pixels, and the nearest's number.
+    Only the next squares are searched, which seldom matters.
     """
     count = tuple(-(-n // cell_px) for n in size)
     places = rng.random((2, *count), dtype=np.float32)

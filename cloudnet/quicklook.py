@@ -27,6 +27,9 @@ OUTLINE_COLOR = (255, 0, 170)
 
 NO_DATA_COLOR = (104, 104, 104)
 
+READABLE_PX = 512
+"""Pictures whose longest side is half of this or less are enlarged."""
+
 
 def true_color(reflectance: NDArray[np.float32]) -> Picture:
     """Return reflectance as a picture, by one stretch for all scenes.
@@ -130,24 +133,30 @@ class Quicklook:
         mask[(2 * (cloud + clear) < pixels) | (pixels == 0)] = NO_DATA
         return mask
 
-    def image(self) -> Picture:
-        """Return the picture with the outline of the cloud, (height, width, 3).
+    def image(self, times: int = 1) -> Picture:
+        """Return the picture with the outline of the cloud, (times height, times width, 3).
 
         The outline is the cloud's own outermost pixels: cloud with clear above, below or beside it.
+        Each pixel of the picture is repeated `times` across and down before the outline is drawn.
         """
-        image = self.picture()
-        image[outline(self.mask())] = OUTLINE_COLOR
+        image, mask = (
+            part.repeat(times, axis=0).repeat(times, axis=1)
+            for part in (self.picture(), self.mask())
+        )
+        image[outline(mask)] = OUTLINE_COLOR
         return image
 
     def write(self, path: Path) -> None:
         """Write the image as PNG, whole or not at all, and no side-car file.
+
+        A scene of a few pixels is enlarged to about `READABLE_PX`, or its outline would hide it.
 
         Raises
         ------
         OutputError
             When it cannot be written.
         """
-        content = png(self.image())
+        content = png(self.image(max(READABLE_PX // max(self.height, self.width), 1)))
         with whole_file(path) as scratch:
             scratch.write_bytes(content)
 

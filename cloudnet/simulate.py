@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 from cloudnet.clouds import (
     CLOUDS,
@@ -276,7 +276,7 @@ def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, siz
     # a later look comes from farther along the track, and moves the cloud back over the ground
     back = layer.base_m * PARALLAX_PER_S * lag_s / geometry.pixel_m
     shift = (math.cos(track) * back, -math.sin(track) * back)
-    thickness = _shifted(layer.thickness, shift, size)
+    thickness = _blurred(_shifted(layer.thickness, shift, size))
     thickness *= (band.wavelength_um / 0.55) ** -layer.angstrom
     reflectance, transmittance = two_stream(thickness, geometry.cos_sun, layer.asymmetry)
     absorbed = (band.crystal if layer.asymmetry == ICE_ASYMMETRY else band.droplet) * reflectance
@@ -306,14 +306,16 @@ def _compose(
         return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
     light, shading = _sunlight(layer, geometry, size), _shading(layer, geometry)
     for index, name in enumerate(bands):
-        before = np.ascontiguousarray(clear[..., index])
+        known = np.isfinite(clear[..., index])
+        before = np.where(known, clear[..., index], np.float32(0.0))
         air = clear_air(SENTINEL2[name], geometry.cos_sun, weather.aerosol, layer.base_m)
-        surface = air.surface(np.nan_to_num(before, nan=0.0, posinf=0.0, neginf=0.0))
+        surface = air.surface(before)
         veil = _veil(layer, shading, SENTINEL2[name], geometry, size)
-        after = before + _blurred(veil.over(surface, light, air) - air.clear(surface))
+        after = before + veil.over(surface, light, air) - air.clear(surface)
         more = np.maximum(_noise_variance(after) - _noise_variance(before), 0.0)
         after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)
-        cloudy[..., index] = np.maximum(after, np.minimum(before, DARKEST))
+        np.maximum(after, np.minimum(before, DARKEST), out=after)
+        np.copyto(cloudy[..., index], after, where=known, casting="same_kind")
     shadow = light.shadow & (label == CLEAR)
     return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
 
@@ -404,24 +406,32 @@ def write_dataset(
 
 
 _PLAN: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("none", "none", "haze", "cumulus"), 0.0, 0.02),
+    (("none", "none", "haze", "contrail"), 0.0, 0.02),
     (CLOUDS[1:], 0.05, 0.9),
     (("stratus", "stratocumulus", "altocumulus", "haze", "cirrus", "stratus"), 0.95, 1.0),
 )
-"""In turn: kinds of cloud, and the least and most cloud cover."""
+"""In turn: kinds of cloud, and the least and most cloud cover wanted."""
 
 
 def _planned(seed: int, index: int, size: Size, bands: Sequence[str]) -> SimulatedScene:
-    """Draw the scene that is next in turn, a few times if its cloud cover is not as planned."""
+    """Draw the scene that is next in turn; of 20 draws at most, the nearest to the cover wanted."""
     kinds, least, most = _PLAN[index % 3]
     cloud = kinds[index // 3 % len(kinds)]
     ground = GROUNDS[(index + index // len(GROUNDS)) % len(GROUNDS)]
-    for attempt in range(20):
-        draw = int(np.random.SeedSequence((seed, index, attempt)).generate_state(1)[0])
-        scene = simulate_scene(draw, size, ground=ground, cloud=cloud, bands=bands)
-        if least <= scene.cloud_fraction <= most:
+
+    def draw(attempt: int) -> SimulatedScene:
+        state = int(np.random.SeedSequence((seed, index, attempt)).generate_state(1)[0])
+        return simulate_scene(state, size, ground=ground, cloud=cloud, bands=bands)
+
+    def miss(scene: SimulatedScene) -> float:
+        return max(least - scene.cloud_fraction, scene.cloud_fraction - most, 0.0)
+
+    best = draw(0)
+    for attempt in range(1, 20):
+        if miss(best) == 0.0:
             break
-    return scene
+        best = min(best, draw(attempt), key=miss)
+    return best
 
 
 def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
@@ -432,7 +442,7 @@ def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -
         "width": cols,
         "compress": "deflate",
         "crs": f"EPSG:{32601 + 7 * index % 60}",
-        "transform": from_origin(300000.0 + 20.0 * (257 * index % 20000), 5e6, 20.0, 20.0),
+        "transform": Affine(20.0, 0.0, 3e5 + 20.0 * (257 * index % 20000), 0.0, -20.0, 5e6),
     }
     if min(rows, cols) > 512:
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}

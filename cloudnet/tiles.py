@@ -115,7 +115,8 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
     tile_px
         Side of a tile as read; a multiple of `stride`.
     halo_px
-        Width of the border that is read and not kept; a multiple of `stride`.
+        Width of the border that is read and not kept; if no multiple of `stride`, at least the
+        next one below.
     stride
         All reads start at, and are as long as, multiples of this.
 

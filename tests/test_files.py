@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +103,15 @@ def test_a_disk_that_fills_up_in_the_block_is_told(tmp_path: Path) -> None:
 def test_an_error_without_a_number_tells_its_text(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Write error at scanline 3"), whole_file(tmp_path / "a"):
         raise OSError("Write error at\n scanline 3")
+
+
+@pytest.mark.parametrize(("free", "reason"), [(0, "No space left on device"), (10**9, "at row 3")])
+def test_an_error_of_gdals_on_a_full_disk_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, reason: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(OutputError, match=reason), whole_file(tmp_path / "a.tif"):
+        raise OSError("an error at row 3")
 
 
 def test_a_folder_without_leave_to_write_is_told(

@@ -20,10 +20,11 @@ def site(seed: int, size: tuple[int, int] = (96, 96), bands: tuple[str, ...] = B
     return Site(np.random.default_rng(seed), size, SUN, bands)
 
 
-def medians(kind: str) -> NDArray[np.float64]:
+def medians(kind: str) -> NDArray[np.floating]:
     """Median reflectance by band over a few sites."""
     surfaces = [ground_reflectance(kind, site(seed)).reshape(4, -1) for seed in range(6)]
-    return np.median(np.concatenate(surfaces, axis=1), axis=1)
+    found: NDArray[np.floating] = np.median(np.concatenate(surfaces, axis=1), axis=1)
+    return found
 
 
 @pytest.mark.parametrize("kind", GROUNDS)

@@ -653,6 +653,7 @@ def test_a_scene_without_a_valid_pixel(tmp_path: Path) -> None:
         ("EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, ROWS * 0.5e-4), 11.132),
         ("EPSG:4326", Affine(2e-4, 0, 15, 0, -1e-4, 60 + ROWS * 0.5e-4), 11.132),
         ("EPSG:4326", Affine(0, 2e-4, 15, -1e-4, 0, 60 + COLS * 0.5e-4), 11.132),
+        ('LOCAL_CS["of a town",UNIT["metre",1]]', Affine(10, 0, 0, 0, -10, 0), None),
         (None, Affine(10, 0, 4e5, 0, -10, 5e6), None),
         (None, Affine.identity(), None),
     ],

@@ -66,6 +66,8 @@ def test_json_gives_any_spec_back(
         reflectance_range=(low, low + span),
         threshold=threshold,
         stride=stride,
+        halo_px=3 * stride,
+        exact_halo_px=5 * stride,
         contract=contract,
     )
     assert Spec.from_json(spec.to_json(), "x") == spec
@@ -103,6 +105,8 @@ def test_another_threshold_leaves_the_rest() -> None:
         ({"stride": 0}, "stride"),
         ({"halo_px": -1}, "halo"),
         ({"exact_halo_px": -1}, "halo"),
+        ({"stride": 16, "halo_px": 40, "exact_halo_px": 96}, "halo"),
+        ({"stride": 16, "halo_px": 32, "exact_halo_px": 100}, "halo"),
         ({"threshold": 0.0}, "threshold"),
         ({"threshold": 1.0}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),

@@ -1,0 +1,529 @@
+"""Simulated scenes: the same from the same seed, true to their labels, lit as physics has it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cloudnet import simulate
+from cloudnet.clouds import CLOUDS, SENTINEL2, Air, CloudLayer, Geometry, clear_air
+from cloudnet.dataset import open_dataset
+from cloudnet.errors import DatasetError, OutputError, SceneError
+from cloudnet.ground import GROUNDS
+from cloudnet.simulate import (
+    CLOUD_THICKNESS,
+    DOUBT,
+    SimulatedScene,
+    compose_clouds,
+    simulate_scene,
+    thickness_label,
+    write_dataset,
+)
+from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
+
+RED, GREEN, BLUE, NIR = range(4)
+VEGETATION = (0.04, 0.07, 0.09, 0.32)
+SIZE = (64, 80)
+
+
+def even(reflectance: tuple[float, ...], size: tuple[int, int] = SIZE) -> NDArray[np.float32]:
+    """A clear scene without any pattern."""
+    return np.broadcast_to(np.array(reflectance, np.float32), (*size, len(reflectance))).copy()
+
+
+def one_layer(
+    monkeypatch: pytest.MonkeyPatch, thickness: NDArray[np.float32], base_m: float = 1000.0
+) -> None:
+    """Let every cloud that is drawn be this one."""
+    layer = CloudLayer("stratus", thickness, base_m, base_m)
+    monkeypatch.setattr(simulate, "cloud_layer", lambda *_: layer)
+
+
+def under_sheet(
+    monkeypatch: pytest.MonkeyPatch, thickness: float, ground: tuple[float, ...] = VEGETATION
+) -> NDArray[np.floating]:
+    """Mean reflectance by band under an even sheet."""
+    one_layer(monkeypatch, np.full((96, 96), thickness, np.float32))
+    geometry = Geometry(40.0, 150.0)
+    scene = compose_clouds(even(ground), np.random.default_rng(0), geometry=geometry)
+    mean: NDArray[np.floating] = scene.reflectance.mean((0, 1), dtype=np.float64)
+    return mean
+
+
+# Seeds and shapes
+
+
+def digest(scene: SimulatedScene) -> str:
+    arrays = (scene.reflectance, scene.label, scene.shadow, scene.optical_thickness)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(ground: str) -> None:
+    cloud = CLOUDS[GROUNDS.index(ground) % len(CLOUDS)]
+    first, again, other = (simulate_scene(s, SIZE, ground=ground, cloud=cloud) for s in (7, 7, 8))
+    assert digest(first) == digest(again)
+    assert digest(first) != digest(other)
+
+
+def test_a_scene_does_not_hang_on_numpys_global_state() -> None:
+    first = simulate_scene(11, SIZE)
+    np.random.seed(3)  # noqa: NPY002
+    assert digest(simulate_scene(11, SIZE)) == digest(first)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    ground=st.sampled_from(GROUNDS),
+    cloud=st.sampled_from(CLOUDS),
+)
+def test_any_scene_is_whole(seed: int, size: tuple[int, int], ground: str, cloud: str) -> None:
+    scene = simulate_scene(seed, size, ground=ground, cloud=cloud)
+    assert scene.reflectance.shape == (*size, 4)
+    assert (scene.ground, scene.cloud) == (ground, cloud)
+    assert np.isfinite(scene.reflectance).all()
+    assert scene.reflectance.min() > 0.0
+    assert scene.reflectance.max() < 2.5
+    assert set(np.unique(scene.label)) <= {CLEAR, CLOUD, NO_DATA}
+    assert not (scene.shadow & (scene.label != CLEAR)).any()
+
+
+def test_kinds_that_are_not_given_are_drawn() -> None:
+    scenes = [simulate_scene(seed, (8, 8)) for seed in range(40)]
+    assert len({scene.ground for scene in scenes}) > 6
+    assert len({scene.cloud for scene in scenes}) > 5
+
+
+def test_thirteen_bands_come_in_the_catalogues_order() -> None:
+    all_bands = simulate_scene(3, SIZE, ground="forest", cloud="none", bands=CATALOGUE_BANDS)
+    medians = np.median(all_bands.reflectance, axis=(0, 1))
+    band = dict(zip(CATALOGUE_BANDS, medians, strict=True))
+    assert all_bands.reflectance.shape[2] == 13
+    assert band["B01"] > band["B02"] > band["B03"] > band["B04"]
+    assert band["B08"] > 2.5 * band["B04"]
+    assert band["B8A"] > band["B11"] > band["B12"]
+    assert band["B10"] < 0.002
+
+
+def test_a_band_is_the_same_whatever_its_place() -> None:
+    """But for the noise, which is drawn band by band."""
+    forward = simulate_scene(5, SIZE, ground="fields", cloud="cumulus")
+    backward = simulate_scene(5, SIZE, ground="fields", cloud="cumulus", bands=BANDS[::-1])
+    difference = forward.reflectance - backward.reflectance[..., ::-1]
+    assert np.abs(difference).max() < 0.03
+    contrast = np.abs(forward.reflectance[..., RED] - forward.reflectance[..., NIR])
+    assert contrast.mean() > 20 * np.abs(difference).mean()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: simulate_scene(0, (0, 5)),
+        lambda: simulate_scene(0, (5, 5), ground="moon"),
+        lambda: simulate_scene(0, (5, 5), cloud="smoke"),
+        lambda: simulate_scene(0, (5, 5), bands=("B04", "B04")),
+        lambda: simulate_scene(0, (5, 5), bands=("red",)),
+        lambda: compose_clouds(np.zeros((4, 4)), np.random.default_rng(0)),
+        lambda: compose_clouds(np.zeros((4, 4, 3)), np.random.default_rng(0)),
+    ],
+)
+def test_wrong_use_is_one_clear_error(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SceneError):
+        call()
+
+
+def test_a_scene_refuses_arrays_that_do_not_fit() -> None:
+    scene = simulate_scene(0, (4, 6))
+    with pytest.raises(SceneError, match="label"):
+        SimulatedScene(
+            scene.reflectance, scene.label.T, scene.shadow, scene.optical_thickness, "water", "none"
+        )
+
+
+# Labels
+
+
+@pytest.mark.parametrize("cloud", CLOUDS[1:])
+def test_the_label_is_that_of_the_optical_thickness(cloud: str) -> None:
+    scene = simulate_scene(2, (128, 128), ground="fields", cloud=cloud)
+    thickness = scene.optical_thickness
+    low, high = CLOUD_THICKNESS / DOUBT, CLOUD_THICKNESS * DOUBT
+    np.testing.assert_array_equal(scene.label == CLEAR, thickness < low)
+    np.testing.assert_array_equal(scene.label == CLOUD, thickness >= high)
+    between = (thickness >= low) & (thickness < high)
+    np.testing.assert_array_equal(scene.label == NO_DATA, between)
+
+
+def test_label_at_the_limits() -> None:
+    low, high = CLOUD_THICKNESS / DOUBT, CLOUD_THICKNESS * DOUBT
+    thickness = np.array([[0.0, low - 1e-6, low, CLOUD_THICKNESS, high - 1e-6, high, 90.0]])
+    assert thickness_label(thickness).tolist() == [[0, 0, 255, 255, 255, 1, 1]]
+
+
+@pytest.mark.parametrize("cloud", ["cumulus", "stratocumulus", "stratus"])
+def test_what_is_labelled_cloud_is_brighter_than_the_ground_beside_it(cloud: str) -> None:
+    scenes = [simulate_scene(s, (96, 96), ground="forest", cloud=cloud) for s in range(6)]
+    blue = np.concatenate([scene.reflectance[..., BLUE].ravel() for scene in scenes])
+    label = np.concatenate([scene.label.ravel() for scene in scenes])
+    dark, bright = np.percentile(blue[label == CLEAR], 95), np.percentile(blue[label == CLOUD], 10)
+    assert bright > dark
+
+
+def test_no_cloud_means_no_label_and_no_shadow() -> None:
+    scene = simulate_scene(9, SIZE, ground="snow", cloud="none")
+    assert not scene.label.any()
+    assert not scene.shadow.any()
+    assert not scene.optical_thickness.any()
+
+
+# Light
+
+
+def test_over_dark_ground_thicker_cloud_is_brighter(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [under_sheet(monkeypatch, t) for t in (0.0, 0.3, 0.6, 1.5, 4.0, 12.0, 40.0)]
+    assert (np.diff(np.array(steps)[:, :3], axis=0) > 0.005).all()
+
+
+def test_thin_cloud_raises_blue_more_than_near_infrared_over_vegetation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rise = under_sheet(monkeypatch, 1.0) - under_sheet(monkeypatch, 0.0)
+    assert rise[BLUE] > 1.3 * rise[NIR] > 0.0
+
+
+def test_thick_cloud_is_white_whatever_lies_beneath(monkeypatch: pytest.MonkeyPatch) -> None:
+    over_plants = under_sheet(monkeypatch, 80.0)
+    over_sand = under_sheet(monkeypatch, 80.0, (0.4, 0.3, 0.22, 0.5))
+    assert over_plants.min() > 0.7
+    assert np.ptp(over_plants[:3]) < 0.08
+    assert np.abs(over_plants - over_sand).max() < 0.06
+
+
+def test_cloud_over_snow_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    snow = (0.85, 0.85, 0.85, 0.82)
+    change = under_sheet(monkeypatch, 5.0, snow) - under_sheet(monkeypatch, 0.0, snow)
+    assert np.abs(change).max() < 0.15
+
+
+def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R = Rc + T Td A / (1 - A Rd) between two parts of the air, worked out anew here."""
+    thickness, cos_sun, aerosol, g = 3.0, np.cos(np.deg2rad(40.0)), 0.1, 0.85
+    scaled, g_scaled = (1 - g**2) * thickness, g / (1 + g)
+    first, third = 0.75 * (1 - g_scaled), (2 - 3 * g_scaled * cos_sun) / 4
+    beam = 1 - np.exp(-scaled / cos_sun)
+    cloud = (first * scaled + (third - first * cos_sun) * beam) / (1 + first * scaled)
+    diffuse = first * scaled / (1 + first * scaled)
+    air = clear_air(SENTINEL2["B08"], float(cos_sun), aerosol, 1000.0)
+    lit = (1 - air.sky_share) * (1 - cloud) + air.sky_share * (1 - diffuse)
+    surface = float(air.surface(np.array([0.32]))[0])
+    ground = lit * (1 - diffuse) * air.pass_below * surface / (1 - lit * surface * diffuse)
+    below = ground + (1 - diffuse) * (1 - cloud) * air.path_below
+    seen = air.gas_above * air.path_above
+    seen += air.pass_above * (air.gas_above * cloud + air.gas * below)
+
+    def middle(low: float, _: float) -> float:
+        return aerosol if low == 0.03 else low
+
+    rng = np.random.default_rng(0)
+    one_layer(monkeypatch, np.full((96, 96), thickness, np.float32))
+    draws = type("Draws", (), {"uniform": staticmethod(middle)})()
+    draws.integers, draws.standard_normal = rng.integers, rng.standard_normal
+    scene = compose_clouds(even(VEGETATION), draws, geometry=Geometry(40.0, 150.0))
+    assert scene.reflectance[..., NIR].mean() == pytest.approx(seen, abs=5e-4)
+
+
+@given(
+    thickness=st.floats(0.0, 100.0), surface=st.floats(0.0, 1.0), zenith_deg=st.floats(0.0, 75.0)
+)
+def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -> None:
+    """An even sheet over any ground without air sends up no more than comes down."""
+    geometry, size = Geometry(zenith_deg, 150.0), (4, 4)
+    layer = CloudLayer("stratus", np.full((48, 48), thickness, np.float32), 1000.0, 1000.0)
+    light = simulate._sunlight(layer, geometry, size)
+    shading = simulate._shading(layer, geometry)
+    veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
+    vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
+    assert seen.max() <= 1.0 + 1e-5
+    assert seen.min() >= -1e-6
+
+
+# Shadows and parallax
+
+
+def one_disc(monkeypatch: pytest.MonkeyPatch, base_m: float) -> None:
+    row, col = np.mgrid[0:240, 0:240]
+    disc = np.clip(13.0 - np.hypot(row - 120, col - 120), 0, 1).astype(np.float32) * 40
+    one_layer(monkeypatch, disc, base_m)
+
+
+def one_puff(monkeypatch: pytest.MonkeyPatch, base_m: float) -> None:
+    row, col = np.mgrid[0:240, 0:240]
+    puff = 3 * np.exp(-((row - 120) ** 2 + (col - 120) ** 2) / 128.0)
+    one_layer(monkeypatch, puff.astype(np.float32), base_m)
+
+
+def centre(weight: NDArray[np.floating]) -> list[float]:
+    row, col = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
+    return [float((weight * axis).sum() / weight.sum()) for axis in (row, col)]
+
+
+@pytest.mark.parametrize(
+    ("azimuth_deg", "way"),
+    [(0.0, (1, 0)), (90.0, (0, -1)), (150.0, (-0.866, -0.5)), (315.0, (0.707, 0.707))],
+)
+def test_the_shadow_falls_away_from_the_sun_by_the_height(
+    monkeypatch: pytest.MonkeyPatch, azimuth_deg: float, way: tuple[float, float]
+) -> None:
+    one_disc(monkeypatch, 1000.0)
+    geometry = Geometry(45.0, azimuth_deg, 20.0)
+    clear = even(VEGETATION, (240, 240))
+    scene = compose_clouds(clear, np.random.default_rng(1), geometry=geometry)
+    expected = 120 + 50 * np.array(way)
+    np.testing.assert_allclose(centre(scene.shadow.astype(float)), expected, atol=1.0)
+    darkening = np.maximum(clear - scene.reflectance, 0)[..., NIR]
+    darkening[darkening < 0.05] = 0
+    np.testing.assert_allclose(centre(darkening), expected, atol=2.0)
+
+
+def test_shadow_takes_more_from_the_near_infrared_than_from_blue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one_disc(monkeypatch, 1000.0)
+    clear = even((0.2, 0.2, 0.2, 0.2), (240, 240))
+    geometry = Geometry(45.0, 0.0)
+    scene = compose_clouds(clear, np.random.default_rng(1), geometry=geometry)
+    left = scene.reflectance[scene.shadow].mean(0) / 0.2
+    assert left[NIR] < left[RED] < left[BLUE] < 0.8
+    assert left[NIR] < 0.6
+
+
+def test_haze_casts_no_shadow() -> None:
+    scenes = [simulate_scene(s, SIZE, ground="fields", cloud="haze") for s in range(6)]
+    assert not any(scene.shadow.any() for scene in scenes)
+
+
+@pytest.mark.parametrize("base_m", [1000.0, 10000.0])
+def test_red_and_blue_see_a_high_cloud_apart(
+    monkeypatch: pytest.MonkeyPatch, base_m: float
+) -> None:
+    """B04 looks 1.005 s after B02, from farther south: the cloud seems farther north."""
+    one_puff(monkeypatch, base_m)
+    clear = even((0.02, 0.04, 0.07, 0.01), (240, 240))
+    scene = compose_clouds(clear, np.random.default_rng(1), geometry=Geometry(30.0, 150.0, 20.0))
+    added = scene.reflectance - clear
+    red, green, blue = (centre(np.where(added > 0.1, added, 0)[..., band]) for band in range(3))
+    apart = base_m * 1.005 * 7.45 / 786 / 20
+    assert blue[0] - red[0] == pytest.approx(apart * np.cos(np.deg2rad(14)), abs=0.1)
+    assert red[1] - blue[1] == pytest.approx(apart * np.sin(np.deg2rad(14)), abs=0.1)
+    np.testing.assert_allclose(green, (120, 120), atol=0.1)
+
+
+# Clouds over a given scene
+
+
+def test_without_cloud_a_given_scene_stays_as_it_is() -> None:
+    clear = simulate_scene(4, SIZE, ground="urban", cloud="none").reflectance
+    scene = compose_clouds(clear, np.random.default_rng(2), cloud="none")
+    np.testing.assert_array_equal(scene.reflectance, clear)
+    assert scene.ground == "given"
+
+
+def test_far_from_any_cloud_ground_keeps_its_reflectance(monkeypatch: pytest.MonkeyPatch) -> None:
+    corner = np.zeros((400, 400), np.float32)
+    corner[:20, :20] = 30.0
+    clear = simulate_scene(4, (200, 200), ground="forest", cloud="none").reflectance
+    one_layer(monkeypatch, corner, 500.0)
+    before = clear.copy()
+    scene = compose_clouds(clear, np.random.default_rng(2), geometry=Geometry(30.0, 90.0))
+    np.testing.assert_array_equal(clear, before)
+    np.testing.assert_allclose(scene.reflectance[150:, 150:], clear[150:, 150:], atol=1e-5)
+    assert np.abs(scene.reflectance - clear)[3:17, 3:17].min() > 0.1
+
+
+def test_pixels_without_value_stay_so_and_spoil_no_others() -> None:
+    clear = even(VEGETATION)
+    holed = clear.copy()
+    holed[10:14, 20, NIR] = np.nan
+    holed[30, 40, RED] = np.inf
+    whole, holes = (
+        compose_clouds(image, np.random.default_rng(6), cloud="stratus") for image in (clear, holed)
+    )
+    bad = ~np.isfinite(holed)
+    np.testing.assert_array_equal(np.isfinite(holes.reflectance), ~bad)
+    assert (holes.label[bad.any(axis=2)] == NO_DATA).all()
+    good = ~bad.any(axis=2)
+    np.testing.assert_array_equal(holes.label[good], whole.label[good])
+
+
+def test_an_unlit_wide_cloud_hides_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    stripes = even((0.05, 0.05, 0.05, 0.05))
+    stripes[:, ::2] = 0.4
+    one_layer(monkeypatch, np.full((96, 96), 15.0, np.float32), 1500.0)
+    scene = compose_clouds(stripes, np.random.default_rng(0), geometry=Geometry(40.0, 150.0))
+    contrast = np.abs(np.diff(scene.reflectance.mean(0)[..., RED], axis=0)).mean()
+    assert contrast < 0.01
+
+
+# Files
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scenes.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def geotiffs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    folder = tmp_path_factory.mktemp("simulated") / "geotiff"
+    return folder, write_dataset(folder, 12, 3, size=(48, 64))
+
+
+def test_geotiffs_carry_bands_scales_and_place(geotiffs: tuple[Path, list[Path]]) -> None:
+    folder, paths = geotiffs
+    assert paths == [folder / "scenes" / f"{row['scene']}.tif" for row in read_rows(folder)]
+    assert sorted(paths) == sorted((folder / "scenes").iterdir())
+    for path in paths:
+        with rasterio.open(path) as image, rasterio.open(folder / "masks" / path.name) as mask:
+            assert image.descriptions == BANDS
+            assert image.scales == (1e-4,) * 4
+            assert image.offsets == (0.0,) * 4
+            assert image.dtypes == ("uint16",) * 4
+            assert image.profile["compress"] == "deflate"
+            assert image.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "2"
+            assert image.crs.is_projected
+            assert image.res == (20.0, 20.0)
+            assert image.shape == mask.shape == (48, 64)
+            assert image.read().min() > 0
+            assert (mask.transform, mask.crs) == (image.transform, image.crs)
+            assert mask.dtypes == ("uint8",)
+            assert mask.nodata == NO_DATA
+            assert set(np.unique(mask.read(1))) <= {CLEAR, CLOUD, NO_DATA}
+
+
+def test_numbers_in_a_geotiff_are_the_reflectance(geotiffs: tuple[Path, list[Path]]) -> None:
+    folder, paths = geotiffs
+    scene = simulate._planned(3, 4, (48, 64), BANDS)
+    with rasterio.open(paths[4]) as image:
+        found = image.read().transpose(1, 2, 0) * 1e-4
+    np.testing.assert_allclose(found, scene.reflectance, atol=5.1e-5)
+    with rasterio.open(folder / "masks" / paths[4].name) as mask:
+        np.testing.assert_array_equal(mask.read(1), scene.label)
+
+
+def test_a_set_is_clear_mixed_and_overcast_in_equal_parts(
+    geotiffs: tuple[Path, list[Path]],
+) -> None:
+    rows = read_rows(geotiffs[0])
+    cloud = np.array([float(row["cloud_fraction"]) for row in rows])
+    labelled = 1 - np.array([float(row["unlabelled_fraction"]) for row in rows])
+    share = cloud / np.maximum(labelled, 1e-6)
+    assert (share[0::3] < 0.05).all()
+    assert (share[2::3] > 0.9).all()
+    assert 0.05 < share[1::3].mean() < 0.9
+    assert len({path.stem.split("_")[3] for path in geotiffs[1]}) == len(GROUNDS)
+    assert len({row["group"] for row in rows}) == 12
+    assert {row["labels"] for row in rows} == {"simulated"}
+
+
+def test_tiled_only_where_large(tmp_path: Path) -> None:
+    scene = simulate_scene(0, (520, 513), ground="water", cloud="none")
+    path = simulate._write_geotiff(tmp_path, "large", scene, 0)
+    with rasterio.open(path) as image:
+        assert image.block_shapes[0] == (256, 256)
+
+
+def test_the_catalogue_layout(tmp_path: Path) -> None:
+    paths = write_dataset(tmp_path, 6, 5, size=(40, 56), layout="catalogue")
+    shadows = 0
+    for path in paths:
+        image, mask = np.load(path), np.load(tmp_path / "masks" / path.name)
+        assert path.parent.name == "subscenes"
+        assert image.shape == (40, 56, 13)
+        assert image.dtype == np.float32
+        assert mask.shape == (40, 56, 3)
+        assert mask.dtype == np.bool_
+        assert mask.sum(axis=2).max() <= 1
+        shadows += int(mask[..., 2].sum())
+        row = next(row for row in read_rows(tmp_path) if row["scene"] == path.stem)
+        assert float(row["cloud_fraction"]) == pytest.approx(mask[..., 1].mean(), abs=1e-4)
+        assert float(row["unlabelled_fraction"]) == pytest.approx((~mask.any(2)).mean(), abs=1e-4)
+    assert shadows > 0
+
+
+@pytest.mark.parametrize("layout", ["geotiff", "catalogue"])
+def test_the_project_reads_what_is_written(tmp_path: Path, layout: str) -> None:
+    paths = write_dataset(tmp_path, 3, 8, size=(32, 40), layout=layout)
+    dataset = open_dataset([tmp_path])
+    assert [scene.name for scene in dataset.scenes] == sorted(path.stem for path in paths)
+    assert not dataset.problems
+    assert {(scene.rows, scene.cols, scene.labels) for scene in dataset.scenes} == {
+        (32, 40, "simulated")
+    }
+    overcast = next(scene for scene in dataset.scenes if scene.name == paths[2].stem)
+    assert overcast.count_labels().cloud_share > 0.9
+
+
+def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_dataset(tmp_path / name, 3, 4, size=(32, 32), layout="catalogue")
+    for path in (tmp_path / "one").rglob("*.*"):
+        assert (
+            path.read_bytes()
+            == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+        )
+
+
+@pytest.mark.parametrize("layout", ["geotiff", "catalogue"])
+def test_a_failure_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    calls, save, dataset_open = 0, np.save, rasterio.open
+
+    def fail_at_the_fourth() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise OSError(28, "No space left on device")
+
+    def failing_save(path: Path, array: NDArray[np.generic]) -> None:
+        save(path, array)
+        fail_at_the_fourth()
+
+    @contextmanager
+    def failing_open(*args: object, **profile: object) -> Iterator[object]:
+        with dataset_open(*args, **profile) as file:
+            yield file
+            fail_at_the_fourth()
+
+    monkeypatch.setattr(np, "save", failing_save)
+    monkeypatch.setattr(rasterio, "open", failing_open)
+    with pytest.raises(OutputError, match="No space left"):
+        write_dataset(tmp_path, 5, 1, size=(16, 16), layout=layout)
+    monkeypatch.undo()
+    image_folder = "scenes" if layout == "geotiff" else "subscenes"
+    images, masks = (sorted((tmp_path / name).iterdir()) for name in (image_folder, "masks"))
+    assert not (tmp_path / "scenes.csv").exists()
+    assert len(images) == 1
+    assert {path.name for path in images} <= {path.name for path in masks}
+    assert not [path for path in images + masks if path.name.startswith(".")]
+
+
+def test_a_wrong_layout_or_number_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="catalogue"):
+        write_dataset(tmp_path / "a", 3, 0, layout="zarr")
+    with pytest.raises(DatasetError):
+        write_dataset(tmp_path / "a", 0, 0)
+    assert not (tmp_path / "a").exists()
