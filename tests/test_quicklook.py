@@ -183,7 +183,17 @@ def test_the_file_holds_the_picture_and_stands_alone(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
     with quiet(rasterio.errors.NotGeoreferencedWarning), rasterio.open(path) as source:
         assert source.driver == "PNG"
-        assert np.array_equal(source.read().transpose(1, 2, 0), made.image())
+        assert np.array_equal(source.read().transpose(1, 2, 0), made.image(times=15))
+
+
+def test_an_enlarged_picture_keeps_a_thin_outline() -> None:
+    mask = np.zeros((2, 3), dtype=np.uint8)
+    mask[0, 0] = 1
+    made = whole(flat(2, 3, 0.5), mask)
+    drawn = (made.image(times=4) == OUTLINE_COLOR).all(axis=2)
+    assert drawn.shape == (8, 12)
+    assert drawn[3, :4].all() and drawn[:4, 3].all()
+    assert drawn.sum() == 7
 
 
 def test_a_picture_that_fails_leaves_the_last_one(

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cloudnet import simulate
-from cloudnet.clouds import CLOUDS, SENTINEL2, Air, CloudLayer, Geometry, clear_air
+from cloudnet.clouds import (
+    CLOUDS,
+    ICE_ASYMMETRY,
+    SENTINEL2,
+    WATER_ASYMMETRY,
+    Air,
+    CloudLayer,
+    Geometry,
+    clear_air,
+)
 from cloudnet.dataset import open_dataset
 from cloudnet.errors import DatasetError, OutputError, SceneError
 from cloudnet.ground import GROUNDS
@@ -260,6 +269,61 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     assert seen.min() >= -1e-6
 
 
+def test_haze_is_bluer_than_cloud_over_dark_ground(monkeypatch: pytest.MonkeyPatch) -> None:
+    def colour(angstrom: float) -> float:
+        sheet = np.full((96, 96), 0.8, np.float32)
+        layer = CloudLayer("haze", sheet, 1000.0, 1000.0, 0.65, angstrom)
+        monkeypatch.setattr(simulate, "cloud_layer", lambda *_: layer)
+        dark = even((0.02, 0.04, 0.07, 0.01))
+        added = compose_clouds(dark, np.random.default_rng(0)).reflectance - dark
+        return float(added[..., BLUE].mean() / added[..., NIR].mean())
+
+    assert colour(1.3) > 1.5 * colour(0.0)
+
+
+def test_ice_absorbs_more_in_the_short_wave_infrared_than_droplets() -> None:
+    geometry, sheet = Geometry(40.0, 150.0), np.full((48, 48), 20.0, np.float32)
+
+    def dimming(asymmetry: float, name: str) -> float:
+        layer = CloudLayer("cirrus", sheet, 9000.0, 9000.0, asymmetry)
+        bands = (SENTINEL2[name], SENTINEL2["B04"])
+        seen, red = (simulate._veil(layer, 0 * sheet + 1, b, geometry, (4, 4)) for b in bands)
+        return float(seen.reflectance.mean() / red.reflectance.mean())
+
+    assert dimming(ICE_ASYMMETRY, "B11") < 0.7 < dimming(WATER_ASYMMETRY, "B11") < 0.95
+    assert dimming(ICE_ASYMMETRY, "B02") == dimming(WATER_ASYMMETRY, "B02") == 1.0
+
+
+def test_the_side_of_a_cloud_that_faces_the_sun_is_brighter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    col = np.arange(96)
+    ridge = np.broadcast_to(np.maximum(30.0 - np.abs(col - 48), 0), (96, 96)).astype(np.float32)
+    layer = CloudLayer("cumulus", ridge, 1000.0, 1600.0)
+    monkeypatch.setattr(simulate, "cloud_layer", lambda *_: layer)
+    dark, geometry = even((0.02, 0.04, 0.07, 0.01), (96, 96)), Geometry(55.0, 90.0)
+    scene = compose_clouds(dark, np.random.default_rng(0), geometry=geometry)
+    west, east = scene.reflectance[:, [36, 60], GREEN].mean(0)
+    assert east > 1.2 * west
+
+
+def test_noise_is_that_of_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_layer(monkeypatch, np.full((96, 96), 30.0, np.float32))
+    scene = compose_clouds(even((0.0, 0.0, 0.0, 0.0)), np.random.default_rng(0))
+    red = scene.reflectance[..., RED].astype(np.float64)
+    assert red.std() == pytest.approx(np.sqrt(4e-6 * red.mean()), rel=0.1)
+
+
+def test_the_lens_spreads_a_point_evenly_and_keeps_its_light() -> None:
+    point = np.zeros((7, 9), np.float32)
+    point[3, 4] = 1.0
+    seen = simulate._blurred(point)
+    assert seen.sum() == pytest.approx(1.0, abs=1e-6)
+    assert seen[2, 4] == pytest.approx(0.12 * 0.76, abs=1e-6)
+    assert seen[2, 4] == seen[4, 4] == pytest.approx(seen[3, 3], abs=1e-6)
+    np.testing.assert_allclose(simulate._blurred(np.ones((1, 5))), 1.0)
+
+
 # Shadows and parallax
 
 
@@ -448,6 +512,8 @@ def test_tiled_only_where_large(tmp_path: Path) -> None:
 def test_the_catalogue_layout(tmp_path: Path) -> None:
     paths = write_dataset(tmp_path, 6, 5, size=(40, 56), layout="catalogue")
     shadows = 0
+    planned = simulate._planned(5, 0, (40, 56), CATALOGUE_BANDS)
+    np.testing.assert_array_equal(np.load(paths[0]), planned.reflectance)
     for path in paths:
         image, mask = np.load(path), np.load(tmp_path / "masks" / path.name)
         assert path.parent.name == "subscenes"
