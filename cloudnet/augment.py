@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -38,8 +38,10 @@ class Augmentation:
     zoom_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.brightness < 0 or self.band_gain < 0 or self.zoom < 1:
+        if not min(self.brightness, self.band_gain) >= 0 or not 1 <= self.zoom < inf:
             raise ModelError(f"gains are 0 or more and zoom is 1 or more, not {self}")
+        if not 0 <= self.zoom_share <= 1:
+            raise ModelError(f"the share of zoomed tiles is from 0 to 1, not {self.zoom_share}")
 
 
 NO_AUGMENTATION = Augmentation(flips=False, brightness=0.0, band_gain=0.0, zoom=1.0, zoom_share=0.0)

@@ -30,7 +30,7 @@ from cloudnet.model import config_of, load_net, measure, read_keras_spec
 from cloudnet.probe import Probe, read_probe_tiles
 from cloudnet.run import Run, find_net
 from cloudnet.runtime import FACTS_KEY, PROBE_KEY, load_model
-from cloudnet.spec import CONTRACT_NHWC, SPEC_KEY, Spec
+from cloudnet.spec import CONTRACT_NCHW_224, CONTRACT_NHWC, SPEC_KEY, Spec
 
 Tiles: TypeAlias = NDArray[np.float32]
 Proto: TypeAlias = Any
@@ -40,10 +40,10 @@ MAX_MB = 250.0
 MEGABYTE = 1_000_000
 
 INPUT_NAME = "reflectance"
-OUTPUT_NAMES = {CONTRACT_NHWC: "cloud_probability", "nchw-224": "cloud_mask"}
+OUTPUT_NAMES = {CONTRACT_NHWC: "cloud_probability", CONTRACT_NCHW_224: "cloud_mask"}
 DIMENSIONS = {
     CONTRACT_NHWC: (("batch", "height", "width", None), ("batch", "height", "width", None)),
-    "nchw-224": (("batch", None, None, None), ("batch", None, None)),
+    CONTRACT_NCHW_224: (("batch", None, None, None), ("batch", None, None)),
 }
 """Names of the free dimensions of input and output; None: fixed."""
 
@@ -62,7 +62,7 @@ def export_onnx(
     Parameters
     ----------
     run_folder
-        A run with a net and its probe tiles.
+        A run with a net and its probe tiles, or the net's file in it.
     output
         The ONNX file.
     contract
@@ -88,7 +88,7 @@ def export_onnx(
     refuse_existing([output], overwrite)
     net = find_net(run_folder)
     spec = replace(read_keras_spec(net), contract=contract)
-    probe_tiles = read_probe_tiles(Run(run_folder).probe_tiles_file)
+    probe_tiles = read_probe_tiles(Run(net.parent).probe_tiles_file)
     with whole_file(output) as scratch:
         graph = convert(net, spec)
         answers = keras_answer(net, spec, atol)(to_contract(probe_tiles, spec))

@@ -21,7 +21,8 @@ Network: TypeAlias = Any
 
 INPUT_GAIN = 2.0
 """Reflectance is multiplied by this after clipping, which brings the spread of land scenes near 1.
-There is no offset, so that no data, filled with 0, looks to every layer like its zero padding."""
+There is no offset, so that no data, filled with 0, looks to the first convolution like its zero
+padding."""
 
 
 @dataclass(frozen=True)
@@ -284,9 +285,13 @@ def load_net(path: Path) -> Network:
         )
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path} cannot be loaded by Keras ({first_line})") from error
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} cannot be loaded by Keras ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_keras_spec(path: Path) -> Spec:
@@ -297,10 +302,14 @@ def read_keras_spec(path: Path) -> Spec:
     ModelError
         When it is missing, is no `.keras` file, or carries no spec.
     """
-    layer = _read_layers(path).get("NormalisedReflectance")
-    if layer is None:
-        raise ModelError(f"{path} is no net of cloudnet's: it carries no spec; train one with us")
-    return Spec.from_dict(layer["config"]["spec"], str(path))
+    layer = _read_layers(path).get("NormalisedReflectance", {})
+    settings = layer.get("config")
+    spec = settings.get("spec") if isinstance(settings, dict) else None
+    if not isinstance(spec, dict):
+        raise ModelError(
+            f"{path} is no net of cloudnet's: it carries no spec; make one with cloudnet train"
+        )
+    return Spec.from_dict(spec, str(path))
 
 
 def _read_layers(path: Path) -> dict[str, dict[str, Any]]:

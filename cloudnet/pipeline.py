@@ -14,7 +14,7 @@ from cloudnet.augment import Augmentation, apply, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
 from cloudnet.spec import BANDS, NO_DATA
-from cloudnet.tiles import Window, grid
+from cloudnet.tiles import Window, grid, round_up
 
 Block: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint8]]
 Tensor: TypeAlias = Any
@@ -190,7 +190,8 @@ def validation_dataset(
     -------
     tf.data.Dataset as `training_dataset` gives, unchanged by augmentation.
     """
-    halo_px = min(VALIDATION_HALO_PX, (tile_px - stride) // 2)
+    largest_halo_px = (tile_px - stride) // 2 // stride * stride
+    halo_px = min(round_up(VALIDATION_HALO_PX, stride), largest_halo_px)
     rows = [
         (index, tile.read.row, tile.read.col, tile_px, tile_px, *_as_list(tile.write))
         for index, scene in enumerate(scenes)

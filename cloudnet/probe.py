@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ PROBE_TILES = 4
 PROBE_TILE_PX = 64
 STEPS = 10_000
 """Probe tiles are kept as whole multiples of 1 / STEPS, as Sentinel-2 keeps reflectance."""
+
+UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error)
+"""What numpy raises of a damaged archive; a lone array in its place is no context: a TypeError."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ class Probe:
         try:
             with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as arrays:
                 tiles, answers = arrays["tiles"], arrays["answers"]
-        except (ValueError, KeyError, OSError, EOFError) as error:
+            if tiles.ndim != 4 or tiles.dtype != np.uint16 or len(tiles) != len(answers):
+                raise ValueError("tiles and answers do not belong together")
+        except UNREADABLE as error:
             raise ModelError(f"{source}: its probe is damaged; export the model again") from error
         return cls(from_steps(tiles), answers)
 
@@ -102,6 +109,9 @@ def read_probe_tiles(path: Path) -> Tiles:
     """Read what `write_probe_tiles` wrote; raises RunError where it is missing or damaged."""
     try:
         with np.load(path) as arrays:
-            return from_steps(arrays["tiles"])
-    except (OSError, KeyError, ValueError, EOFError) as error:
+            tiles = arrays["tiles"]
+        if tiles.ndim != 4 or tiles.dtype != np.uint16:
+            raise ValueError("no tiles in whole steps")
+        return from_steps(tiles)
+    except UNREADABLE as error:
         raise RunError(f"{path} is missing or damaged; train the run again") from error

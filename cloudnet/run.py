@@ -82,11 +82,15 @@ class Run:
         """Read the configuration; raises RunError where there is none that can be read."""
         try:
             config = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise RunError(
-                f"{self.folder} is no run: {self.config_file.name} is missing"
+                f"{self.folder} is no run: {self.config_file.name} is missing; start a new run"
             ) from error
-        return dict(config)
+        except ValueError as error:
+            raise self._damaged(self.config_file, error) from error
+        if not isinstance(config, dict):
+            raise self._damaged(self.config_file, "no JSON object")
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the configuration."""
@@ -102,6 +106,8 @@ class Run:
             text = self.split_file.read_text(encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.split_file} is missing; start a new run") from error
+        except ValueError as error:
+            raise self._damaged(self.split_file, error) from error
         begun, now = (
             [row[:-1] for row in csv.reader(io.StringIO(table))]
             for table in (text, _split_table(split, cloud_shares))
@@ -114,10 +120,16 @@ class Run:
             return []
         try:
             with self.history_file.open(newline="", encoding="utf-8") as file:
-                rows = csv.DictReader(file)
-                return [{key: float(row[key]) for key in HISTORY_FIELDS} for row in rows]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.history_file} is damaged ({error}); start a new run") from error
+                rows = [
+                    {key: float(row[key]) for key in HISTORY_FIELDS} for row in csv.DictReader(file)
+                ]
+        except KeyError as error:
+            raise self._damaged(self.history_file, f"no column {error}") from error
+        except (OSError, TypeError, ValueError, csv.Error) as error:
+            raise self._damaged(self.history_file, error) from error
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise self._damaged(self.history_file, "its epochs are not 1, 2, 3 …")
+        return rows
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the history whole."""
@@ -127,6 +139,10 @@ class Run:
         for row in rows:
             writer.writerow({**row, "epoch": int(row["epoch"])})
         write_text(self.history_file, text.getvalue())
+
+    @staticmethod
+    def _damaged(file: Path, cause: object) -> RunError:
+        return RunError(f"{file} is damaged ({cause}); start a new run")
 
 
 def _split_table(split: Split, cloud_shares: dict[Path, float]) -> str:

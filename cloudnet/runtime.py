@@ -13,7 +13,16 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from cloudnet.errors import ModelError
-from cloudnet.spec import CLEAR, CLOUD, CONTRACT_NHWC, NO_DATA, SPEC_KEY, Spec
+from cloudnet.spec import (
+    BANDS,
+    CLEAR,
+    CLOUD,
+    CONTRACT_NCHW_224,
+    CONTRACT_NHWC,
+    NO_DATA,
+    SPEC_KEY,
+    Spec,
+)
 from cloudnet.tiles import Tile, Window, check_tile, grid, round_up
 
 Reflectance: TypeAlias = NDArray[np.float32]
@@ -30,6 +39,19 @@ FACTS_KEY = "cloudnet_facts"
 
 DEFAULT_TILE_PX = 768
 """Large enough that the halo costs little, small enough that activations stay below 100 MB."""
+
+BRIGHTEST = 3.0
+"""The 99th percentile of reflectance is not above this (`scene.PLAUSIBLE_REFLECTANCE` says why);
+digital numbers are."""
+
+SAMPLE_PX = 64
+"""An array is looked at in about this many rows and columns."""
+
+SHAPES = {
+    CONTRACT_NHWC: ((None, None, None, len(BANDS)), 4),
+    CONTRACT_NCHW_224: ((None, len(BANDS), 224, 224), 3),
+}
+"""By contract: the shape of a graph's input, None where it is free, and its output's dimensions."""
 
 
 class CloudModel:
@@ -67,8 +89,19 @@ class CloudModel:
         Returns
         -------
         (batch, height, width, 1) float32 probability, or (batch, 224, 224) uint8 mask.
+
+        Raises
+        ------
+        ModelError
+            When the graph cannot take them.
         """
-        return np.asarray(self._session.run(None, {self._input: tiles})[0])
+        try:
+            return np.asarray(self._session.run(None, {self._input: tiles})[0])
+        except Exception as error:  # onnxruntime's errors share no base but Exception
+            raise ModelError(
+                f"{self.path} fails on tiles of shape {tiles.shape} ({_first_line(error)}); try "
+                "smaller ones with --tile-px, or export it again"
+            ) from error
 
     def predict(
         self,
@@ -86,7 +119,7 @@ class CloudModel:
             (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %. Any size.
         valid
             (rows, cols) bool; False where there is no data. Pixels that are not a number or
-            infinite in a band are taken as no data anyway.
+            infinite in a band, or 0 in all of them, are taken as no data anyway, as in a file.
         tile_px, exact
             As in `stream`.
 
@@ -103,8 +136,9 @@ class CloudModel:
         rows, cols = known.shape
 
         def read(window: Window) -> tuple[Reflectance, Valid]:
-            part = np.asarray(scene[window.slices], dtype=np.float32)
-            usable = known[window.slices] & np.isfinite(part).all(axis=2)
+            with np.errstate(over="ignore"):  # too large for 32 bits: infinite, so no data
+                part = scene[window.slices].astype(np.float32)
+            usable = known[window.slices] & np.isfinite(part).all(axis=2) & part.any(axis=2)
             return np.where(usable[..., np.newaxis], part, np.float32(0.0)), usable
 
         probability = np.full((rows, cols), np.nan, dtype=np.float32)
@@ -151,17 +185,22 @@ class CloudModel:
         ------
         window, probability (rows, cols), reflectance (rows, cols, 4)
             Each pixel of the scene exactly once; probability is NaN where there is no data.
+
+        Raises
+        ------
+        ModelError
+            At once when the model takes single tiles only.
         """
         spec = self.spec
         if spec.contract != CONTRACT_NHWC:
             raise ModelError(
-                f"{self.path} is a {spec.contract} hand-off, which gives masks of single tiles; "
+                f"{self.path} is a hand-off of contract {spec.contract}, for single tiles; "
                 "export without --contract for a model that takes scenes"
             )
         halo_px = spec.exact_halo_px if exact else spec.halo_px
         tile_px = fit_tile(tile_px, halo_px, spec.stride)
-        for tile in grid(*size, tile_px, halo_px, spec.stride):
-            yield self._run_tile(read, tile, size)
+        tiles = grid(*size, tile_px, halo_px, spec.stride)
+        return (self._run_tile(read, tile, size) for tile in tiles)
 
     def _run_tile(
         self, read: Reader, tile: Tile, size: tuple[int, int]
@@ -196,7 +235,10 @@ def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path} does not exist, or is no file; give an ONNX file")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
@@ -205,8 +247,10 @@ def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
             content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors share no base but Exception
-        first_line = str(error).splitlines()[0]
-        raise ModelError(f"{path} is no ONNX file that runs here ({first_line})") from error
+        raise ModelError(
+            f"{path} is no ONNX file that runs here ({_first_line(error)}); make one with: "
+            "cloudnet export RUN -o FILE.onnx"
+        ) from error
     return _with_spec(path, session, hashlib.sha256(content).hexdigest())
 
 
@@ -226,11 +270,36 @@ def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:
             "make it with: cloudnet export RUN -o FILE.onnx"
         )
     spec = Spec.from_json(metadata[SPEC_KEY], str(path))
-    shape = session.get_inputs()[0].shape
-    channel_axis = -1 if spec.contract == CONTRACT_NHWC else 1
-    if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[channel_axis] != len(spec.bands):
-        raise ModelError(f"{path}: its graph takes {shape}, which does not fit its spec")
+    if spec.bands != BANDS:
+        raise ModelError(
+            f"{path} takes the bands {', '.join(spec.bands)}; this cloudnet feeds "
+            f"{', '.join(BANDS)}, so export a net trained on those"
+        )
+    ends = [
+        [(node.type, node.shape) for node in nodes]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    ]
+    if not _fits(spec, *ends):
+        taken, given = (" and ".join(f"{kind} {shape}" for kind, shape in end) for end in ends)
+        raise ModelError(
+            f"{path}: its graph makes {given or 'nothing'} of {taken or 'nothing'}, which does "
+            f"not fit its spec's contract, {spec.contract}; export it again"
+        )
     return CloudModel(path, spec, session, sha256)
+
+
+def _fits(spec: Spec, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]]) -> bool:
+    """Tell whether a graph takes and gives what the spec's contract promises."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        return False
+    kind, shape = inputs[0]
+    fixed = tuple(side if isinstance(side, int) else None for side in shape)
+    return kind == "tensor(float)" and (fixed, len(outputs[0][1])) == SHAPES[spec.contract]
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message, or what kind of error it is where there is none."""
+    return next(iter(str(error).splitlines()), "").strip() or type(error).__name__
 
 
 def to_mask(probability: Probability, threshold: float) -> Mask:
@@ -268,9 +337,10 @@ def _check_array(
     known = np.ones(scene.shape[:2], dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
     if known.shape != scene.shape[:2]:
         raise ModelError(f"valid has shape {known.shape}, the reflectance {scene.shape}")
-    sample = scene[:: max(scene.shape[0] // 64, 1), :: max(scene.shape[1] // 64, 1)]
+    steps = tuple(slice(None, None, max(side // SAMPLE_PX, 1)) for side in known.shape)
+    sample = scene[steps][known[steps]]
     sample = sample[np.isfinite(sample)]
-    if scene.dtype.kind in "iu" or (sample.size and np.percentile(sample, 99) > 3.0):
+    if scene.dtype.kind in "iu" or (sample.size and np.percentile(sample, 99) > BRIGHTEST):
         raise ModelError(
             "the array holds digital numbers, not reflectance (1.0 = 100 %); "
             "turn them with: number * scale + offset"

@@ -76,7 +76,7 @@ def split_folds(
 def split_once(scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], seed: int) -> Split:
     """Set about a fifth of the scenes aside for validation, by place.
 
-    With fewer than five places one of them, or about as many scenes, is set aside.
+    With fewer than five places it is one place.
 
     Raises
     ------
@@ -93,22 +93,23 @@ def _deal(
     folds: int,
     rng: np.random.Generator,
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Give each place (rows of `counts`: scenes by stratum) a fold."""
+    """Give each place (rows of `counts`: scenes by stratum) a fold.
+
+    An empty fold is left more even by any place than a fold that has some: with as many places as
+    folds none stays empty.
+    """
     totals = np.maximum(counts.sum(axis=0), 1)
     load = np.zeros((folds, counts.shape[1]))
     fold_of = np.zeros(len(counts), dtype=np.int64)
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    for position, group in enumerate(order):
-        empty = np.flatnonzero(load.sum(axis=1) == 0)
-        must_fill = len(empty) and len(order) - position <= len(empty)
-        candidates = empty if must_fill else np.arange(folds)
+    for group in order:
         unevenness = []
-        for fold in candidates:
+        for fold in range(folds):
             load[fold] += counts[group]
             spread = (load / totals).std(axis=0).mean() + load.sum(axis=1).std() / totals.sum()
             unevenness.append(spread)
             load[fold] -= counts[group]
-        fold_of[group] = candidates[int(np.argmin(unevenness))]
+        fold_of[group] = int(np.argmin(unevenness))
         load[fold_of[group]] += counts[group]
     return fold_of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,9 +20,9 @@ from cloudnet.dataset import DataSet, LabelledScene
 from cloudnet.errors import ModelError, RunError, TrainingError, require
 from cloudnet.files import quiet, whole_file, writable_folder
 from cloudnet.losses import CloudIoU, CloudLoss
-from cloudnet.model import UNetConfig, build_unet, make_spec
+from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
-from cloudnet.probe import cut_probe_tiles, write_probe_tiles
+from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
 from cloudnet.run import Run
 from cloudnet.split import Split, split_folds, split_once
 from cloudnet.tiles import round_up
@@ -86,6 +88,10 @@ class TrainConfig:
             )
         if not self.learning_rate > 0 or not 0 <= self.warmup_share < 1:
             raise ModelError("the learning rate is above 0, the warm-up share from 0 to below 1")
+        if not self.weight_decay >= 0 or not 0 <= self.dice_share <= 1:
+            raise ModelError("the weight decay is 0 or more, the share of Dice from 0 to 1")
+        if not 0 <= self.seed < 2**32:
+            raise ModelError(f"a seed is from 0 to {2**32 - 1}, not {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
@@ -139,7 +145,8 @@ def train(
     folder
         The run's folder; it may not hold a run already unless `resume`.
     config
-        Settings; a resumed run may change only `epochs`.
+        Settings; a resumed run may change only `epochs` and `patience`. With more epochs it goes
+        on at the learning rate of the longer run.
     resume
         Go on after the last finished epoch.
     on_progress
@@ -148,7 +155,8 @@ def train(
     Raises
     ------
     RunError
-        When the folder holds a run, or one of other settings.
+        When the folder holds a run; with `resume`, when it holds none, or one that is damaged or
+        was begun with other settings or data.
     TrainingError
         When the loss is no number; the message names the scenes of that step.
     """
@@ -169,21 +177,25 @@ def train_folds(
     """Train one net a fold, each validated on the places that the others were trained on.
 
     The runs are `fold1`, `fold2` … in `folder`. With `resume`, folds that were finished stay as
-    they are. Parameters and errors are those of `train`.
+    they are, and those that were not begun are. Parameters and errors are those of `train`.
     """
     shares = cloud_shares(dataset.scenes)
     ordered = [shares[scene.scene_path] for scene in dataset.scenes]
     splits = split_folds(dataset.scenes, ordered, folds, config.seed)
+    runs = [Run(folder / f"fold{number}") for number in range(1, folds + 1)]
+    if not resume:
+        for run in runs:
+            _check_free(run)
     return [
         train_split(
             split,
             shares,
-            folder / f"fold{number}",
+            run.folder,
             config,
-            resume=resume and (folder / f"fold{number}").exists(),
+            resume=resume and run.config_file.exists(),
             on_progress=on_progress,
         )
-        for number, split in enumerate(splits, start=1)
+        for run, split in zip(runs, splits, strict=True)
     ]
 
 
@@ -210,11 +222,11 @@ def train_split(
     _seed_everything(config)
     if not resume:
         _write_beginning(run, split, shares, config)
-    history = run.read_history() if resume else []
     tiles = TrainingTiles(split.train, config.tile_px, config.epoch_tiles, config.seed)
     steps = -(-len(tiles.index) // config.batch)
     with quiet(NotGeoreferencedWarning), _strategy().scope():
-        net = _restore(run) if history else _new_net(config, steps)
+        net = _new_net(config, steps)
+        history = _restore(run, net, steps) if resume else []
         recorder = _Recorder(run, config, tiles, history, on_progress or (lambda _: None))
         if recorder.finished:
             return run
@@ -261,7 +273,9 @@ def _check_free(run: Run) -> None:
 def _check_same(run: Run, config: TrainConfig, split: Split, shares: dict[Path, float]) -> None:
     """Refuse to resume with other settings or data than the run was begun with."""
     stored = run.read_config()
-    begun = stored["training"]
+    begun, readings = stored.get("training"), stored.get("readings")
+    if not isinstance(begun, dict) or readings is None:
+        raise RunError(f"{run.config_file} is damaged; start a new run")
     for key, value in config.to_dict().items():
         if key not in ("epochs", "patience") and begun.get(key) != value:
             raise RunError(
@@ -273,7 +287,18 @@ def _check_same(run: Run, config: TrainConfig, split: Split, shares: dict[Path, 
             f"the scenes are not those that {run.folder} was begun with (see its "
             f"{run.split_file.name}); give the same data, or another --out"
         )
+    if json.dumps(readings) != json.dumps(_readings(split)):
+        raise RunError(
+            f"{run.folder} was begun with other --bands, --scale, --offset or --nodata; resume it "
+            "with those it was begun with, or give another --out"
+        )
     run.write_config({**stored, "training": config.to_dict()})
+
+
+def _readings(split: Split) -> list[Any]:
+    """Return each way in which the scenes are read, once, as JSON types."""
+    ways = dict.fromkeys(scene.reading for scene in (*split.train, *split.validation))
+    return [json.loads(json.dumps(asdict(way))) for way in ways]
 
 
 def _write_beginning(
@@ -283,11 +308,13 @@ def _write_beginning(
     require("tensorboard", "train")
     run.write_split(split, shares)
     by_cloud = sorted(split.validation, key=lambda scene: shares[scene.scene_path])
-    write_probe_tiles(run.probe_tiles_file, cut_probe_tiles(by_cloud))
+    probe_px = round_up(PROBE_TILE_PX, config.net.stride)
+    write_probe_tiles(run.probe_tiles_file, cut_probe_tiles(by_cloud, probe_px))
     run.write_spec(make_spec(config.net))
     run.write_config(
         {
             "training": config.to_dict(),
+            "readings": _readings(split),
             "train_scenes": len(split.train),
             "validation_scenes": len(split.validation),
             "tensorflow": tf.__version__,
@@ -329,11 +356,28 @@ def _new_net(config: TrainConfig, steps: int) -> Network:
     return net
 
 
-def _restore(run: Run) -> Network:
+def _restore(run: Run, net: Network, steps: int) -> list[dict[str, float]]:
+    """Bring a new net and its optimizer to where the run was left; return the history up to there.
+
+    Only numbers are loaded. The optimizer that Keras would rebuild from the file decays the
+    weights that ours leaves alone, and keeps the learning rates of the epochs it was begun for.
+    """
+    history = run.read_history()
+    if not run.last.exists() and len(history) <= 1:
+        return []
+    net.optimizer.build(net.trainable_variables)
     try:
-        return keras.models.load_model(run.last, safe_mode=True)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{run.last} cannot be resumed from ({error}); start a new run") from error
+        net.load_weights(run.last)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{run.last} cannot be resumed from ({first_line(error)}); start a new run"
+        ) from error
+    done, rest = divmod(int(net.optimizer.iterations), steps)
+    if rest or done > len(history):
+        raise RunError(
+            f"{run.last} and {run.history_file.name} beside it are not of one run; start a new run"
+        )
+    return history[:done]
 
 
 class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
@@ -384,6 +428,11 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seen = logs or {}
+        if not np.isfinite(seen["val_loss"]):
+            raise TrainingError(
+                f"the validation loss is no number after epoch {epoch + 1}, so the weights have "
+                "run away; start a new run with a lower --learning-rate"
+            )
         row = {key: float(seen[key]) for key in ("loss", "iou", "val_loss", "val_iou")}
         row["epoch"] = epoch + 1
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
@@ -392,9 +441,9 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.history.append(row)
         if better:
             _save(self.model, self.run.model)
-        _save(self.model, self.run.last)
-        # The history comes last: an epoch that stands in it has its checkpoint on disk.
         self.run.write_history(self.history)
+        # The checkpoint comes last: an epoch that it lacks is done again, whatever stands above.
+        _save(self.model, self.run.last)
         draw_curves(self.history, self.run.curves_file)
         self._progress = replace(self._progress, validation_iou=row["val_iou"])
         self._tell(replace(self._progress, epoch_ended=True))
@@ -404,21 +453,12 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     def _name_culprits(self, epoch: int, batch: int) -> str:
         order, _ = self.tiles.epoch(epoch)
         numbers = order[batch * self.config.batch : (batch + 1) * self.config.batch]
-        scenes = {int(number): self.tiles.scenes[number] for number in numbers}
-        broken = [scene.name for scene in scenes.values() if not _is_finite(scene)]
-        names = broken or sorted(scene.name for scene in scenes.values())
+        names = sorted({self.tiles.scenes[number].name for number in numbers})
         return (
             f"the loss is no number in epoch {epoch + 1}, step {batch + 1}, on tiles of "
             f"{', '.join(names)}; look at them with cloudnet inspect --sheet, "
             "or lower --learning-rate"
         )
-
-
-def _is_finite(scene: LabelledScene) -> bool:
-    """Tell whether a scene's reflectance is made of numbers that a float can hold."""
-    with scene.open() as source:
-        reflectance, _ = source.read()
-    return bool(np.isfinite(reflectance).all())
 
 
 def _save(net: Network, path: Path) -> None:

@@ -383,19 +383,20 @@ def test_the_check_reads_little_of_a_large_scene(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_scene_npy(tmp_path / "a.npy", lopsided_scene(700, 800))
-    read_pixels = 0
+    windows: list[Window] = []
     original = NpyScene.read
 
     def spy(self: NpyScene, window: Window | None = None) -> Any:
-        nonlocal read_pixels
         assert window is not None
-        read_pixels += window.rows * window.cols
+        windows.append(window)
         return original(self, window)
 
     monkeypatch.setattr(NpyScene, "read", spy)
     with open_scene(path):
         pass
-    assert 0 < read_pixels <= 25 * 32 * 32
+    assert sum(window.rows * window.cols for window in windows) == 25 * 32 * 32
+    assert {window.row for window in windows} == {0, 167, 334, 501, 668}
+    assert {window.col for window in windows} == {0, 192, 384, 576, 768}
 
 
 def test_units_that_the_file_tells_are_known_as_such(tmp_path: Path) -> None:
@@ -654,6 +655,9 @@ def test_a_scene_without_a_valid_pixel(tmp_path: Path) -> None:
         ("EPSG:4326", Affine(2e-4, 0, 15, 0, -1e-4, 60 + ROWS * 0.5e-4), 11.132),
         ("EPSG:4326", Affine(0, 2e-4, 15, -1e-4, 0, 60 + COLS * 0.5e-4), 11.132),
         ('LOCAL_CS["of a town",UNIT["metre",1]]', Affine(10, 0, 0, 0, -10, 0), None),
+        # Degrees wide: the scene's middle counts, on 60 degrees in both.
+        ("EPSG:4326", Affine(2, 0, 5, 0, -2, 60 + ROWS), 166_980.0),
+        ("EPSG:4326", Affine(0, 2, 5, -2, 0, 60 + COLS), 166_980.0),
         (None, Affine(10, 0, 4e5, 0, -10, 5e6), None),
         (None, Affine.identity(), None),
     ],

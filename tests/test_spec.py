@@ -73,6 +73,11 @@ def test_json_gives_any_spec_back(
     assert Spec.from_json(spec.to_json(), "x") == spec
 
 
+def test_a_halo_may_be_none_and_the_pixel_size_one() -> None:
+    spec = Spec("x", "1", pixel_m=(10.0, 10.0), stride=1, halo_px=0, exact_halo_px=0)
+    assert Spec.from_json(spec.to_json(), "x") == spec
+
+
 def test_to_dict_holds_json_types_only() -> None:
     assert ODD.to_dict() == json.loads(ODD.to_json())
     assert ODD.to_dict()["bands"] == ["B02", "B08"]

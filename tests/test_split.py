@@ -105,6 +105,11 @@ def test_a_known_split() -> None:
     ]
 
 
+def test_a_plain_split_is_the_last_of_five_folds() -> None:
+    scenes, shares = scenes_of(range(23)), list(np.linspace(0, 1, 23))
+    assert split_once(scenes, shares, 5) == split_folds(scenes, shares, 5, 5)[4]
+
+
 def test_strata_are_dealt_out_evenly() -> None:
     rng = np.random.default_rng(0)
     scenes = scenes_of(np.arange(200) // 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -194,6 +194,12 @@ def test_round_up(length: int, step: int) -> None:
     rounded = round_up(length, step)
     assert rounded % step == 0
     assert length <= rounded < length + step
+
+
+def test_windows_are_values() -> None:
+    assert {Window(1, 2, 3, 4), Window(1, 2, 3, 4)} == {Window(1, 2, 3, 4)}
+    with pytest.raises(FrozenInstanceError):
+        Window(1, 2, 3, 4).row = 5  # type: ignore[misc]
 
 
 def test_slices_of_a_window() -> None:
