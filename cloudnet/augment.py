@@ -38,7 +38,7 @@ class Augmentation:
     zoom_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if not min(self.brightness, self.band_gain) >= 0 or not 1 <= self.zoom < inf:
+        if not (self.brightness >= 0 and self.band_gain >= 0 and 1 <= self.zoom < inf):
             raise ModelError(f"gains are 0 or more and zoom is 1 or more, not {self}")
         if not 0 <= self.zoom_share <= 1:
             raise ModelError(f"the share of zoomed tiles is from 0 to 1, not {self.zoom_share}")

@@ -97,7 +97,9 @@ class Comparison:
         """Raise ComparisonError, naming the model file and the worst row, unless it passed."""
         if self.passed:
             return
-        worst = max(self.cases, key=lambda case: (not case.largest <= self.atol, case.flips))
+        worst = max(
+            self.cases, key=lambda case: (case.largest > self.atol, case.flips, case.largest)
+        )
         raise ComparisonError(
             f"{model} does not say what Keras says: on {worst.name} they differ by up to "
             f"{worst.largest:.2g} (allowed {self.atol:g}) with {worst.flips} mask pixels flipped; "
@@ -122,7 +124,7 @@ def replay_probe(model: CloudModel, atol: float = DEFAULT_ATOL) -> Comparison:
     Raises
     ------
     ModelError
-        When the file holds no probe or a damaged one.
+        When the file holds no probe, or one that is damaged or does not fit its graph.
     """
     text = model.metadata.get(PROBE_KEY)
     if text is None:
@@ -130,9 +132,13 @@ def replay_probe(model: CloudModel, atol: float = DEFAULT_ATOL) -> Comparison:
             f"{model.path} holds no probe to compare with; export it again with cloudnet export"
         )
     probe = Probe.from_text(text, str(model.path))
-    case = compare_answers(
-        "probe", model.run(to_contract(probe.tiles, model.spec)), probe.answers, model.spec, atol
-    )
+    bands = len(model.spec.bands)
+    if probe.tiles.ndim != 4 or probe.tiles.shape[3] != bands or not probe.tiles.size:
+        raise ModelError(
+            f"{model.path}: its probe of shape {probe.tiles.shape} holds no tiles of {bands} "
+            "bands; export the model again"
+        )
+    case = _compare("probe", model, to_contract(probe.tiles, model.spec), probe.answers, atol)
     return Comparison((case,), atol, "probe")
 
 
@@ -165,8 +171,21 @@ def compare_with_keras(
     cases = []
     for name, batch in (*_real_batches(tiles), *made_up_batches(spec)):
         batch = to_contract(batch, spec)
-        cases.append(compare_answers(name, model.run(batch), answer(batch), spec, atol))
+        cases.append(_compare(name, model, batch, answer(batch), atol))
     return Comparison(tuple(cases), atol, "Keras, live")
+
+
+def _compare(
+    name: str, model: CloudModel, tiles: Tiles, reference: NDArray[Any], atol: float
+) -> Case:
+    """Run tiles in the contract's layout through onnxruntime and compare with the reference."""
+    found = model.run(tiles)
+    if found.shape != reference.shape:
+        raise ComparisonError(
+            f"{model.path} answers {found.shape} on {name} where Keras answers {reference.shape}; "
+            "do not use it, export it again"
+        )
+    return compare_answers(name, found, reference, model.spec, atol)
 
 
 def keras_answer(net: Path, spec: Spec, atol: float = DEFAULT_ATOL) -> Answer:
@@ -199,19 +218,36 @@ def keras_answer(net: Path, spec: Spec, atol: float = DEFAULT_ATOL) -> Answer:
 def compare_answers(
     name: str, found: NDArray[Any], reference: NDArray[Any], spec: Spec, atol: float
 ) -> Case:
-    """Compare two answers of the same shape; a difference that is no number counts as infinite."""
+    """Compare two answers of the same shape; a difference that is no number counts as infinite.
+
+    Parameters
+    ----------
+    name
+        What the tiles were.
+    found, reference
+        Answers in the layout of the spec's contract; a reference mask may hold `TOO_CLOSE`, whose
+        pixels count for nothing.
+    spec
+        Gives contract and threshold.
+    atol
+        How far from the threshold a probability lies whose mask pixel counts as flipped.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ.
+    """
     if found.shape != reference.shape:
-        raise ModelError(
-            f"the ONNX file answers {found.shape} where Keras answers {reference.shape}"
-        )
-    difference = np.abs(found.astype(np.float64) - reference.astype(np.float64))
+        raise ValueError(f"answers of shape {found.shape} and {reference.shape} do not match")
     if spec.contract == CONTRACT_NHWC:
         threshold = spec.threshold
         certain = ~(np.abs(reference - threshold) <= atol)
     else:
         threshold = 0.5
         certain = reference != TOO_CLOSE
-        difference[~certain] = 0.0
+        found, reference = (np.where(certain, mask, 0) for mask in (found, reference))
+    with np.errstate(invalid="ignore"):  # infinite in both
+        difference = np.abs(found.astype(np.float64) - reference.astype(np.float64))
     difference[~np.isfinite(difference)] = np.inf
     cloud, wanted = found >= threshold, reference >= threshold
     union = int((cloud | wanted).sum())

@@ -13,17 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudnet.clouds import (
-    Field,
-    Geometry,
-    Size,
-    Spectrum,
-    fractal_field,
-    nearest_cells,
-    relief_light,
-    smooth_size,
-)
 from cloudnet.errors import SceneError
+from cloudnet.fields import Field, Size, Spectrum, fractal_field, nearest_cells, smooth_size
+from cloudnet.light import Geometry, relief_light
 from cloudnet.spec import CATALOGUE_BANDS
 
 # Percent, in the order of CATALOGUE_BANDS; rounded from the shapes in the spectral libraries of the

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from cloudnet._version import __version__
 from cloudnet.compare import Comparison, replay_probe
-from cloudnet.errors import ModelError
-from cloudnet.files import refuse_existing, writable_folder
+from cloudnet.errors import ModelError, OutputError
+from cloudnet.files import refuse_existing, whole_file, writable_folder
 from cloudnet.product import Outputs, open_layer, to_percent, write_summary
-from cloudnet.quicklook import Quicklook
+from cloudnet.quicklook import Quicklook, png
 from cloudnet.runtime import DEFAULT_TILE_PX, CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene
 from cloudnet.spec import CLOUD, NO_DATA
+
+Counts: TypeAlias = NDArray[np.int64]
 
 GDAL_CACHE_MB = 64
 """GDAL keeps decoded blocks up to this size; its own default, 5 % of the memory, is not bounded."""
@@ -86,7 +90,7 @@ def predict_scene(
     reading: Reading | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Prediction:
-    """Write the products of one scene.
+    """Write the products of one scene; they appear together once all are written, or not at all.
 
     Parameters
     ----------
@@ -108,32 +112,62 @@ def predict_scene(
     ------
     ComparisonError
         When the comparison did not pass; nothing is written.
+    ModelError
+        When the model takes single tiles only.
     SceneError, OutputError
         When the scene cannot be read or a product cannot be written; no product appears.
     """
     comparison = comparison or replay_probe(model)
     comparison.require(model.path)
+    model.require_scenes()
     options = options or PredictOptions()
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(path, reading) as scene:
         outputs = Outputs(writable_folder(Path(folder)), scene.name)
-        wanted = [outputs.mask, outputs.summary]
-        wanted += [outputs.probability] if options.probability else []
-        wanted += [outputs.quicklook] if options.quicklook else []
-        refuse_existing(wanted, options.overwrite)
-        counts = _write_layers(scene, model, outputs, options, on_progress or (lambda _: None))
-        summary = _summarise(scene, model, comparison, options, counts)
-        write_summary(outputs.summary, summary)
+        wanted = _wanted(outputs, options)
+        refuse_existing([*wanted.values()], options.overwrite)
+        with ExitStack() as unpublished:
+            # The last one entered appears first, and is the one that an error of writing names.
+            files = {
+                kind: unpublished.enter_context(whole_file(path))
+                for kind, path in reversed(wanted.items())
+            }
+            counts = _write_layers(scene, model, files, options, on_progress or (lambda _: None))
+            summary = _summarise(scene, model, comparison, options, counts)
+            write_summary(files["summary"], summary)
     return Prediction(outputs, summary["cloud_share"], summary["valid_share"])
+
+
+def check_outputs(scenes: Sequence[Path], folder: Path, options: PredictOptions) -> None:
+    """Check, before any work, that the products of all scenes can go to one folder.
+
+    Raises
+    ------
+    OutputError
+        When two scenes bear one name, or a product is in the way.
+    """
+    name, times = Counter(scene.stem for scene in scenes).most_common(1)[0]
+    if times > 1:
+        alike = " and ".join(str(scene) for scene in scenes if scene.stem == name)
+        raise OutputError(
+            f"{alike} bear one name, so would their products; predict each into its own folder"
+        )
+    for scene in scenes:
+        wanted = _wanted(Outputs(folder, scene.stem), options)
+        refuse_existing([*wanted.values()], options.overwrite)
+
+
+def _wanted(outputs: Outputs, options: PredictOptions) -> dict[str, Path]:
+    return outputs.wanted(probability=options.probability, quicklook=options.quicklook)
 
 
 def _write_layers(
     scene: Scene,
     model: CloudModel,
-    outputs: Outputs,
+    files: Mapping[str, Path],
     options: PredictOptions,
     on_progress: Callable[[float], None],
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Stream the scene into its layers; return the number of pixels by mask value."""
+) -> Counts:
+    """Stream the scene into its layers and its picture; return the pixels by mask value."""
     threshold = _threshold(model, options)
     tags = {
         "CLOUDNET_VERSION": __version__,
@@ -145,10 +179,10 @@ def _write_layers(
     counts = np.zeros(256, dtype=np.int64)
     picture = Quicklook(scene.rows, scene.cols)
     with ExitStack() as layers:
-        mask_layer = layers.enter_context(open_layer(outputs.mask, scene, "cloud mask", tags))
+        mask_layer = layers.enter_context(open_layer(files["mask"], scene, "cloud mask", tags))
         probability_layer = (
-            layers.enter_context(open_layer(outputs.probability, scene, "cloud probability", tags))
-            if options.probability
+            layers.enter_context(open_layer(files["probability"], scene, "cloud probability", tags))
+            if "probability" in files
             else None
         )
         stream = model.stream(
@@ -162,8 +196,8 @@ def _write_layers(
             picture.add(window, reflectance, mask)
             counts += np.bincount(mask.ravel(), minlength=256)
             on_progress(float(counts.sum()) / (scene.rows * scene.cols))
-        if options.quicklook:
-            picture.write(outputs.quicklook)
+    if "quicklook" in files:
+        files["quicklook"].write_bytes(png(picture.image()))
     return counts
 
 
@@ -172,7 +206,7 @@ def _summarise(
     model: CloudModel,
     comparison: Comparison,
     options: PredictOptions,
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]],
+    counts: Counts,
 ) -> dict[str, Any]:
     """Return the summary of a scene as JSON types."""
     valid = int(counts.sum() - counts[NO_DATA])

@@ -58,17 +58,25 @@ class Probe:
         """Rebuild a probe; raises ModelError, naming `source`, where the text is damaged."""
         try:
             with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as arrays:
-                tiles, answers = arrays["tiles"], arrays["answers"]
-            if tiles.ndim != 4 or tiles.dtype != np.uint16 or len(tiles) != len(answers):
+                tiles, answers = _tiles_of(arrays), arrays["answers"]
+            if len(tiles) != len(answers):
                 raise ValueError("tiles and answers do not belong together")
         except UNREADABLE as error:
             raise ModelError(f"{source}: its probe is damaged; export the model again") from error
-        return cls(from_steps(tiles), answers)
+        return cls(tiles, answers)
 
 
 def from_steps(numbers: NDArray[np.uint16]) -> Tiles:
     """Return reflectance of digital numbers of 1 / STEPS."""
     return numbers.astype(np.float32) / np.float32(STEPS)
+
+
+def _tiles_of(arrays: Any) -> Tiles:
+    """Return the tiles of an archive; raises ValueError where they are none."""
+    numbers = arrays["tiles"]
+    if numbers.ndim != 4 or numbers.dtype != np.uint16:
+        raise ValueError("tiles are (n, rows, cols, bands) in whole steps")
+    return from_steps(numbers)
 
 
 def cut_probe_tiles(scenes: Sequence[LabelledScene], tile_px: int = PROBE_TILE_PX) -> Tiles:
@@ -108,10 +116,8 @@ def write_probe_tiles(path: Path, tiles: Tiles) -> None:
 def read_probe_tiles(path: Path) -> Tiles:
     """Read what `write_probe_tiles` wrote; raises RunError where it is missing or damaged."""
     try:
-        with np.load(path) as arrays:
-            tiles = arrays["tiles"]
-        if tiles.ndim != 4 or tiles.dtype != np.uint16:
-            raise ValueError("no tiles in whole steps")
-        return from_steps(tiles)
+        # Opened here, since numpy leaves a file open that is no archive.
+        with path.open("rb") as file, np.load(file) as arrays:
+            return _tiles_of(arrays)
     except UNREADABLE as error:
         raise RunError(f"{path} is missing or damaged; train the run again") from error

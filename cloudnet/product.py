@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
-from cloudnet.files import quiet, whole_file, write_text
+from cloudnet.files import quiet
 from cloudnet.scene import Scene
 from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
@@ -69,6 +69,13 @@ class Outputs:
         """JSON: cloud share, model, threshold, comparison."""
         return self.folder / f"{self.name}_cloudmask.json"
 
+    def wanted(self, *, probability: bool, quicklook: bool) -> dict[str, Path]:
+        """Return the files to be made by what they are: mask first, summary last."""
+        files = {"mask": self.mask}
+        files |= {"probability": self.probability} if probability else {}
+        files |= {"quicklook": self.quicklook} if quicklook else {}
+        return {**files, "summary": self.summary}
+
 
 class LayerWriter:
     """Writes one layer of a scene's grid window by window. Made by `open_layer`."""
@@ -84,18 +91,24 @@ class LayerWriter:
 
 @contextmanager
 def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Iterator[LayerWriter]:
-    """Open a layer on a scene's grid for writing; it appears whole when the block ends.
+    """Open a layer on a scene's grid for writing; it is finished and read back as the block ends.
 
     Parameters
     ----------
     path
         The GeoTIFF: deflate, tiled, with overviews (nearest for a mask, average for probability).
+        It is written in place, so give the temporary path of `files.whole_file`.
     scene
         Gives size, CRS and transform.
     kind
         "cloud mask" or "cloud probability".
     tags
         Written into the file.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
     """
     is_mask = kind == "cloud mask"
     profile: dict[str, Any] = {
@@ -115,8 +128,8 @@ def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Ite
         profile["crs"] = scene.crs
     if scene.transform is not None:
         profile["transform"] = scene.transform
-    with whole_file(path) as scratch, _gdal_errors(), quiet(NotGeoreferencedWarning):
-        with rasterio.open(scratch, "w", **profile) as file:
+    with _gdal_errors(), quiet(NotGeoreferencedWarning):
+        with rasterio.open(path, "w", **profile) as file:
             file.set_band_description(1, kind)
             file.update_tags(**tags)
             if is_mask:
@@ -125,7 +138,7 @@ def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Ite
                 file.scales = (1.0 / PERCENT,)
                 file.units = ("1",)
             yield LayerWriter(file)
-        _add_overviews(scratch, Resampling.nearest if is_mask else Resampling.average)
+        _add_overviews(path, Resampling.nearest if is_mask else Resampling.average)
 
 
 def _add_overviews(path: Path, resampling: Resampling) -> None:
@@ -168,5 +181,5 @@ def to_percent(probability: NDArray[np.float32]) -> Layer:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary of a scene as JSON."""
-    write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    """Write the summary of a scene as JSON, in place."""
+    path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")

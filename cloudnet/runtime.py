@@ -103,6 +103,14 @@ class CloudModel:
                 "smaller ones with --tile-px, or export it again"
             ) from error
 
+    def require_scenes(self) -> None:
+        """Raise ModelError where the model takes single tiles only."""
+        if self.spec.contract != CONTRACT_NHWC:
+            raise ModelError(
+                f"{self.path} is a hand-off of contract {self.spec.contract}, for single tiles; "
+                "export without --contract for a model that takes scenes"
+            )
+
     def predict(
         self,
         reflectance: ArrayLike,
@@ -130,7 +138,8 @@ class CloudModel:
         Raises
         ------
         ModelError
-            When the array has another shape, or numbers that fit no reflectance.
+            When the array has another shape, or numbers that fit no reflectance; when the model
+            takes single tiles only.
         """
         scene, known = _check_array(reflectance, valid, len(self.spec.bands))
         rows, cols = known.shape
@@ -191,12 +200,8 @@ class CloudModel:
         ModelError
             At once when the model takes single tiles only.
         """
+        self.require_scenes()
         spec = self.spec
-        if spec.contract != CONTRACT_NHWC:
-            raise ModelError(
-                f"{self.path} is a hand-off of contract {spec.contract}, for single tiles; "
-                "export without --contract for a model that takes scenes"
-            )
         halo_px = spec.exact_halo_px if exact else spec.halo_px
         tile_px = fit_tile(tile_px, halo_px, spec.stride)
         tiles = grid(*size, tile_px, halo_px, spec.stride)

@@ -13,39 +13,30 @@ light, and A the surface. Air above the cloud adds its own light; that of the ai
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
-from cloudnet.clouds import (
-    CLOUDS,
+from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
+from cloudnet.errors import SceneError
+from cloudnet.fields import Field, Size
+from cloudnet.ground import GROUNDS, Site, ground_reflectance
+from cloudnet.light import (
     ICE_ASYMMETRY,
     SENTINEL2,
     Air,
     Band,
-    CloudLayer,
-    Field,
     Geometry,
-    Size,
     clear_air,
-    cloud_layer,
     diffuse_reflectance,
     direct_transmittance,
     relief_light,
     two_stream,
 )
-from cloudnet.errors import DatasetError, SceneError
-from cloudnet.files import whole_file, write_text
-from cloudnet.ground import GROUNDS, Site, ground_reflectance
-from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
+from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
 
 CLOUD_THICKNESS = 0.6
 """Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.05 of reflectance,
@@ -62,12 +53,6 @@ PARALLAX_PER_S = 7.45 / 786.0
 
 TRACK_AZIMUTH_DEG = 194.0
 """Heading of a descending Sentinel-2 at middle latitudes."""
-
-
-COLUMNS = (
-    "scene", "rows", "cols", "source", "labels", "group", "cloud_fraction", "unlabelled_fraction",
-)  # fmt: skip
-"""Of scenes.csv."""
 
 
 @dataclass(frozen=True)
@@ -369,105 +354,3 @@ def _noise_variance(reflectance: Field) -> Field:
 
 
 # Files
-
-
-def write_dataset(
-    folder: str | Path, scenes: int, seed: int, *, size: Size = (256, 256), layout: str = "geotiff"
-) -> list[Path]:
-    """Write simulated scenes, their masks and scenes.csv; clear, mixed and overcast in equal parts.
-
-    The layout "geotiff" is scenes/NAME.tif with four bands and masks/NAME.tif; "catalogue", that of
-    the Sentinel-2 Cloud Mask Catalogue, is subscenes/NAME.npy with 13 bands and masks/NAME.npy,
-    (rows, cols, 3) bool: CLEAR, CLOUD, CLOUD_SHADOW. Scenes are of `size` (rows, cols); the same
-    seed gives the same. Returns their paths in the order of scenes.csv.
-
-    Raises
-    ------
-    DatasetError
-        When the layout is unknown or `scenes` is not positive.
-    OutputError
-        When a file cannot be written; those that are there are whole.
-    """
-    if layout not in _WRITERS or scenes < 1:
-        raise DatasetError(f"{scenes} scenes in layout {layout!r}: give 1 or more in {_LAYOUTS}")
-    bands = BANDS if layout == "geotiff" else CATALOGUE_BANDS
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    paths = []
-    for index in range(scenes):
-        scene = _planned(seed, index, size, bands)
-        name = f"sim_{seed}_{index:04d}_{scene.ground}_{scene.cloud}"
-        paths.append(_WRITERS[layout](Path(folder), name, scene, index))
-        shares = [f"{(scene.label == value).mean():.4f}" for value in (CLOUD, NO_DATA)]
-        rows.writerow([name, *size, "cloudnet.simulate", "simulated", name, *shares])
-    write_text(Path(folder) / "scenes.csv", table.getvalue())
-    return paths
-
-
-_PLAN: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("none", "none", "haze", "contrail"), 0.0, 0.02),
-    (CLOUDS[1:], 0.05, 0.9),
-    (("stratus", "stratocumulus", "altocumulus", "haze", "cirrus", "stratus"), 0.95, 1.0),
-)
-"""In turn: kinds of cloud, and the least and most cloud cover wanted."""
-
-
-def _planned(seed: int, index: int, size: Size, bands: Sequence[str]) -> SimulatedScene:
-    """Draw the scene that is next in turn; of 20 draws at most, the nearest to the cover wanted."""
-    kinds, least, most = _PLAN[index % 3]
-    cloud = kinds[index // 3 % len(kinds)]
-    ground = GROUNDS[(index + index // len(GROUNDS)) % len(GROUNDS)]
-
-    def draw(attempt: int) -> SimulatedScene:
-        state = int(np.random.SeedSequence((seed, index, attempt)).generate_state(1)[0])
-        return simulate_scene(state, size, ground=ground, cloud=cloud, bands=bands)
-
-    def miss(scene: SimulatedScene) -> float:
-        return max(least - scene.cloud_fraction, scene.cloud_fraction - most, 0.0)
-
-    best = draw(0)
-    for attempt in range(1, 20):
-        if miss(best) == 0.0:
-            break
-        best = min(best, draw(attempt), key=miss)
-    return best
-
-
-def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
-    rows, cols = scene.label.shape
-    profile = {
-        "driver": "GTiff",
-        "height": rows,
-        "width": cols,
-        "compress": "deflate",
-        "crs": f"EPSG:{32601 + 7 * index % 60}",
-        "transform": Affine(20.0, 0.0, 3e5 + 20.0 * (257 * index % 20000), 0.0, -20.0, 5e6),
-    }
-    if min(rows, cols) > 512:
-        profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    path, mask_path = (folder / part / f"{name}.tif" for part in ("scenes", "masks"))
-    mask = profile | {"count": 1, "dtype": "uint8", "nodata": NO_DATA}
-    with whole_file(mask_path) as scratch, rasterio.open(scratch, "w", **mask) as file:
-        file.write(scene.label, 1)
-    image = profile | {"count": 4, "dtype": "uint16", "nodata": 0, "predictor": 2}
-    with whole_file(path) as scratch, rasterio.open(scratch, "w", **image) as file:
-        dn = np.clip(np.rint(scene.reflectance * 10000.0), 1, 65535).astype(np.uint16)
-        file.write(dn.transpose(2, 0, 1))
-        file.descriptions = BANDS
-        file.scales, file.offsets = (1e-4,) * 4, (0.0,) * 4
-    return path
-
-
-def _write_catalogue(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:
-    clear = (scene.label == CLEAR) & ~scene.shadow
-    path, mask_path = (folder / part / f"{name}.npy" for part in ("subscenes", "masks"))
-    with whole_file(mask_path) as scratch:
-        np.save(scratch, np.stack([clear, scene.label == CLOUD, scene.shadow], axis=2))
-    with whole_file(path) as scratch:
-        np.save(scratch, scene.reflectance)
-    return path
-
-
-_WRITERS = {"geotiff": _write_geotiff, "catalogue": _write_catalogue}
-_LAYOUTS = " or ".join(_WRITERS)

@@ -9,23 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudnet.clouds import (
-    CLOUDS,
+from cloudnet.clouds import CLOUDS, cloud_layer
+from cloudnet.errors import SceneError
+from cloudnet.fields import Spectrum, fractal_field, nearest_cells, smooth_size
+from cloudnet.light import (
     SENTINEL2,
     Geometry,
-    Spectrum,
     clear_air,
-    cloud_layer,
     diffuse_reflectance,
     direct_transmittance,
-    fractal_field,
-    nearest_cells,
     rayleigh_thickness,
     relief_light,
-    smooth_size,
     two_stream,
 )
-from cloudnet.errors import SceneError
 from cloudnet.spec import CATALOGUE_BANDS
 
 THICKNESS = np.concatenate([[0.0], np.geomspace(1e-3, 300.0, 200)])

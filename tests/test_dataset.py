@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,14 @@ def add_pair(folder: Path, name: str, mask: NDArray[np.uint8] | None = None) -> 
     return folder
 
 
-def refused(folder: Path, *words: str) -> None:
+def refused(folder: Path, *words: str) -> str:
     """A data set is refused in one sentence that holds all the words."""
     with pytest.raises(DatasetError) as caught:
         open_dataset([folder])
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+    return str(caught.value)
 
 
 # Layouts and pairs
@@ -298,7 +300,7 @@ def test_a_bad_scene_is_named_and_left_out_only_on_demand(
     for name in ("a", "b", "c"):
         add_pair(tmp_path, name)
     spoil(tmp_path)
-    refused(tmp_path, *words, "--skip-bad")
+    assert "more like it" not in refused(tmp_path, *words, "--skip-bad")
     data = open_dataset([tmp_path], skip_bad=True)
     assert [scene.name for scene in data.scenes] == ["a", "c"]
     (problem,) = data.problems
@@ -503,6 +505,14 @@ def test_shares_of_nothing_are_0() -> None:
     assert LabelCounts(0, 0, 0).unlabelled_share == 0
     assert LabelCounts(0, 0, 9).cloud_share == 0
     assert LabelCounts(0, 0, 9).unlabelled_share == 1
+
+
+def test_scenes_and_counts_are_values(tmp_path: Path) -> None:
+    assert len({labelled(tmp_path), labelled(tmp_path)}) == 1
+    with pytest.raises(FrozenInstanceError):
+        labelled(tmp_path).group = "another"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        LabelCounts(1, 2, 3).cloud = 0  # type: ignore[misc]
 
 
 def test_counts_add_up() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloudnet.clouds import Geometry
 from cloudnet.errors import SceneError
 from cloudnet.ground import GROUNDS, MATERIALS, Site, ground_reflectance
+from cloudnet.light import Geometry
 from cloudnet.spec import BANDS, CATALOGUE_BANDS
 
 RED, GREEN, BLUE, NIR = range(4)

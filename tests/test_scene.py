@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from cloudnet import scene as scene_module
 from cloudnet.errors import SceneError
 from cloudnet.scene import NpyScene, Reading, find_scene_files, open_scene
 from cloudnet.spec import CATALOGUE_BANDS
@@ -358,6 +357,21 @@ def test_floats_that_fit_no_reflectance_are_refused(
             assert np.allclose(scene.read()[0], numbers)
     percent = write_scene_npy(tmp_path / "percent.npy", lopsided_scene(90, 120) * 100)
     assert np.allclose(read(percent, Reading(scale=0.01))[0], lopsided_scene(90, 120), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "plausible"),
+    [(-0.6, False), (-0.4, True), (5e-4, False), (2e-3, True), (2.9, True), (3.1, False)],
+)
+def test_the_bounds_of_plausible_reflectance(tmp_path: Path, value: float, plausible: bool) -> None:
+    numbers = np.full((9, 9, 4), value, dtype=np.float32)
+    if value < 0:
+        numbers[:5] = 0.1  # no scene is below 0 all over
+    path = write_scene_npy(tmp_path / "a.npy", numbers)
+    if plausible:
+        assert (read(path)[0] == numbers).all()
+    else:
+        refused(path, "fit no reflectance")
 
 
 def test_a_wrong_scale_of_the_users_is_refused(tmp_path: Path) -> None:
@@ -712,7 +726,7 @@ def test_a_text_named_tif_is_told(tmp_path: Path) -> None:
 def test_a_tiff_cut_short_is_told(tmp_path: Path, share: float, compress: str | None) -> None:
     rng = np.random.default_rng(0)
     numbers = rng.integers(1, 9999, (80, 90, 4)).astype(np.uint16)
-    extra = {} if compress is None else {"compress": compress}
+    extra: dict[str, Any] = {} if compress is None else {"compress": compress}
     whole = write_scene_tif(tmp_path / "whole.tif", numbers, **extra).read_bytes()
     path = tmp_path / "cut.tif"
     path.write_bytes(whole[: int(share * len(whole))])
@@ -747,7 +761,7 @@ def test_a_file_is_given_back_when_its_scene_is_refused(
     write_scene_tif(tmp_path / "a.tif", lopsided_scene(5, 5) * 100, scale=None)
     write_scene_tif(tmp_path / "b.tif", dn(), descriptions=None)
     write_scene_tif(tmp_path / "c.tif", dn())
-    monkeypatch.setattr(scene_module.rasterio, "open", spy)
+    monkeypatch.setattr("cloudnet.scene.rasterio.open", spy)
     refused(tmp_path / "a.tif", "fit no reflectance")
     refused(tmp_path / "b.tif", "--bands")
     read(tmp_path / "c.tif")

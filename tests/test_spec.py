@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudnet.errors import ModelError
-from cloudnet.spec import BAND_NAMES, BANDS, CATALOGUE_BANDS, CONTRACTS, Spec
+from cloudnet.spec import (
+    BAND_NAMES,
+    BANDS,
+    CATALOGUE_BANDS,
+    CLEAR,
+    CLOUD,
+    CONTRACTS,
+    NO_DATA,
+    Spec,
+)
 
 ODD = Spec(
     name="odd",
@@ -38,6 +47,10 @@ def test_band_order_is_red_green_blue_nir_and_the_catalogue_has_b8a_after_b08() 
     assert len(CATALOGUE_BANDS) == 13
     assert CATALOGUE_BANDS.index("B8A") == 8
     assert [BAND_NAMES[band][-1] for band in BANDS] == ["red", "green", "blue", "nir"]
+
+
+def test_the_values_of_a_mask_are_those_of_the_contract() -> None:
+    assert (CLEAR, CLOUD, NO_DATA) == (0, 1, 255)
 
 
 def test_json_gives_the_spec_back() -> None:

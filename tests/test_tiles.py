@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloudnet.tiles import Window, check_tile, grid, round_up
+from cloudnet.tiles import Tile, Window, check_tile, grid, round_up
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ EDGE_CASES = (
 )
 
 
-def for_any_case(test):  # type: ignore[no-untyped-def]
+def for_any_case(test: Callable[[Case], None]) -> Callable[[], None]:
     """Run a test on drawn cases and on those that were once, or may be, trouble."""
     for case in EDGE_CASES:
         test = example(case)(test)
     return given(cases())(test)
 
 
-def tiles_of(case: Case):  # type: ignore[no-untyped-def]
+def tiles_of(case: Case) -> list[Tile]:
     return grid(case.rows, case.cols, case.tile_px, case.halo_px, case.stride)
 
 

@@ -28,7 +28,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except CloudnetError as error:
-            click.echo(f"Error: {error}", err=True)
+            # One line, whatever a library's message brought along.
+            click.echo(f"Error: {' '.join(str(error).splitlines())}", err=True)
             sys.exit(error.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

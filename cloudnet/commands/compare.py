@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudnet.scene import Reading
 
 
-@click.command()
+@click.command(short_help="Compare Keras and onnxruntime on the same tiles.")
 @click.argument("model", type=FILE)
 @click.argument("scenes", type=FILE, nargs=-1)
 @click.option("--keras", "net", type=FILE, help="Run folder or .keras file to compare with.")
@@ -66,10 +66,11 @@ def _live(
     from cloudnet.errors import MissingExtraError
     from cloudnet.run import find_net
 
+    net = find_net(net)
     tiles = [scene_tiles(scene, model.spec, reading) for scene in scenes]
     try:
         import_tensorflow()
-        return compare_with_keras(model, find_net(net), tiles, atol)
+        return compare_with_keras(model, net, tiles, atol)
     except MissingExtraError as error:
         click.echo(f"Note: {error}; the probe is replayed instead", err=True)
         return None

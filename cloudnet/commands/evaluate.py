@@ -16,6 +16,7 @@ from cloudnet.commands.options import (
     reading_options,
     share_bar,
     skip_bad_option,
+    threshold_option,
 )
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from cloudnet.evaluate import Evaluation
 
 
-@click.command()
+@click.command(short_help="Score a model, or masks made before, on labelled scenes.")
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @click.option("-m", "--model", type=FILE, help="ONNX file to score.")
 @click.option("--predictions", type=FILE, help="Folder of masks to score instead.")
-@click.option("--threshold", type=float, help="Probability of cloud; the model's by default.")
+@threshold_option
 @click.option("--scenes", is_flag=True, help="A row for each scene in the table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--csv", "csv_file", type=FILE, help="Write a row for each scene to this file.")
@@ -59,16 +60,17 @@ def evaluate(
 
     if (model is None) == (predictions is None):
         raise click.UsageError("give either --model or --predictions")
+    if predictions is not None and threshold is not None:
+        raise click.UsageError("--predictions are masks already; --threshold goes with --model")
     if csv_file is not None:
         refuse_existing([csv_file], overwrite)
     dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=skip_bad)
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
-    if model is not None:
-        evaluation = _score_model(dataset, model, threshold, atol)
-    else:
-        assert predictions is not None
+    if predictions is not None:
         evaluation = evaluate_predictions(dataset, predictions)
+    elif model is not None:
+        evaluation = _score_model(dataset, model, threshold, atol)
     if csv_file is not None:
         write_text(csv_file, evaluation_csv(evaluation))
     click.echo(

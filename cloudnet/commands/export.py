@@ -16,7 +16,7 @@ from cloudnet.commands.options import (
 from cloudnet.spec import CONTRACT_NHWC, CONTRACTS
 
 
-@click.command()
+@click.command(short_help="Turn a run's net into an ONNX file.")
 @click.argument("run", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The ONNX file.")
 @click.option(
@@ -35,13 +35,10 @@ def export(
     run: Path, output: Path, contract: str, max_mb: float, atol: float, overwrite: bool
 ) -> None:
     """Turn the net of a RUN folder into an ONNX file, published once it agrees with Keras."""
-    from cloudnet.errors import require
     from cloudnet.run import find_net
 
     find_net(run)
-    import_tensorflow()
-    for module in ("tf2onnx", "onnx"):
-        require(module, "train")
+    import_tensorflow("tf2onnx", "onnx")
     from cloudnet.export import export_onnx
 
     comparison = export_onnx(

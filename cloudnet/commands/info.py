@@ -14,8 +14,15 @@ from cloudnet.commands.options import FILE, import_tensorflow, make_reading, rea
 if TYPE_CHECKING:
     from cloudnet.scene import Scene
 
+COSTS = {
+    "parameters": ("parameters", "{:,}"),
+    "macs_per_pixel": ("multiply-adds", "{:,.0f} per pixel"),
+    "receptive_field_px": ("receptive field", "{} px"),
+}
+"""Title and format of the facts on a net."""
 
-@click.command()
+
+@click.command(short_help="Print what a model, a run or a scene is.")
 @click.argument("path", type=FILE)
 @reading_options
 def info(
@@ -38,10 +45,14 @@ def info(
 
 
 def _onnx_rows(path: Path) -> list[tuple[str, str]]:
+    from cloudnet.errors import ModelError
     from cloudnet.runtime import FACTS_KEY, load_model
 
     model = load_model(path)
-    facts = json.loads(model.metadata.get(FACTS_KEY, "{}"))
+    try:
+        facts = dict(json.loads(model.metadata.get(FACTS_KEY, "{}")))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its {FACTS_KEY} are damaged; export it again") from error
     rows = [("model", f"{model.spec.name} {model.spec.version} ({path})"), *_cost_rows(facts)]
     rows += [("file size", f"{path.stat().st_size / 1e6:.3f} MB"), ("sha256", model.sha256)]
     return rows + _spec_rows(model.spec.to_dict())
@@ -62,12 +73,8 @@ def _keras_rows(path: Path) -> list[tuple[str, str]]:
 
 
 def _cost_rows(facts: dict[str, float]) -> list[tuple[str, str]]:
-    if not facts:
-        return []
     return [
-        ("parameters", f"{facts['parameters']:,}"),
-        ("multiply-adds", f"{facts['macs_per_pixel']:,.0f} per pixel"),
-        ("receptive field", f"{facts['receptive_field_px']} px"),
+        (title, text.format(facts[key])) for key, (title, text) in COSTS.items() if key in facts
     ]
 
 

@@ -9,7 +9,7 @@ import click
 from cloudnet.commands.options import FILE, make_reading, reading_options
 
 
-@click.command()
+@click.command(short_help="Print what a data set holds and what is wrong with it.")
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @click.option("--sheet", type=FILE, metavar="FILE.png", help="Draw a contact sheet to this file.")
 @click.option("--totals", is_flag=True, help="Leave out the row for each scene.")
@@ -28,9 +28,12 @@ def inspect(
     DATA are folders with scenes/ (or subscenes/) and masks/. Exits with 1 where there are problems.
     """
     from cloudnet.dataset import open_dataset
+    from cloudnet.errors import require
     from cloudnet.report import dataset_table
     from cloudnet.sheet import draw_sheet
 
+    if sheet is not None:
+        require("matplotlib", "train")
     dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=True)
     counts = [scene.count_labels() for scene in dataset.scenes]
     click.echo(dataset_table(dataset, counts, scenes=not totals))

@@ -21,6 +21,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
 """Paths are checked by the library, whose messages name the mend."""
 
+BAR_STEPS = 1000
+
 
 def reading_options(command: Command) -> Command:
     """Add the options that say what a scene's file does not, --bands, --scale and so on."""
@@ -55,6 +57,15 @@ def model_option(command: Command) -> Command:
     )(command)
 
 
+def threshold_option(command: Command) -> Command:
+    """Add --threshold."""
+    return click.option(
+        "--threshold",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Probability from which a pixel is cloud; the model's by default.",
+    )(command)
+
+
 def atol_option(command: Command) -> Command:
     """Add --atol, the tolerance of a comparison."""
     return click.option(
@@ -78,16 +89,21 @@ def skip_bad_option(command: Command) -> Command:
     )(command)
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(*others: str) -> None:
     """Import TensorFlow without its start-up notes, which no setting of its own silences.
 
     They are written by C++ before logging is set up, so the file descriptor is turned away while
     the import lasts; Python's own errors are raised, not printed, and so are not lost.
 
+    Parameters
+    ----------
+    others
+        Modules of the train extra that the command comes to need later.
+
     Raises
     ------
     MissingExtraError
-        When it is not installed.
+        When it, or one of the others, is not installed.
     """
     from cloudnet.errors import require
 
@@ -97,7 +113,8 @@ def import_tensorflow() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        require("tensorflow", "train")
+        for module in ("tensorflow", *others):
+            require(module, "train")
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -105,7 +122,9 @@ def import_tensorflow() -> None:
 
 
 def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudModel, Comparison]:
-    """Load a model and compare it: with Keras where a net and TensorFlow are there, else by probe.
+    """Load a model, replay its probe, and compare it with Keras too where a net is given.
+
+    Without TensorFlow the probe has to do, which a note says.
 
     Raises
     ------
@@ -118,11 +137,13 @@ def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudMode
     from cloudnet.runtime import load_model
 
     model = load_model(path)
+    net = None if net is None else find_net(net)
     comparison = replay_probe(model, atol)
+    comparison.require(path)
     if net is not None:
         try:
             import_tensorflow()
-            comparison = compare_with_keras(model, find_net(net), (), atol)
+            comparison = compare_with_keras(model, net, (), atol)
         except MissingExtraError as error:
             click.echo(f"Note: {error}; the probe was replayed instead", err=True)
     comparison.require(path)
@@ -131,10 +152,12 @@ def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudMode
 
 @contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar on stderr; give a function that takes the share that is done."""
-    bar: Any = click.progressbar(length=1000, label=label, file=click.get_text_stream("stderr"))
-    with bar:
-        yield lambda share: bar.update(int(share * bar.length) - bar.pos)
+    """Show a bar on stderr where that is a terminal; give a function that takes the share done."""
+    if not sys.stderr.isatty():
+        yield lambda share: None
+        return
+    with click.progressbar(length=BAR_STEPS, label=label, file=sys.stderr) as bar:
+        yield lambda share: bar.update(int(share * BAR_STEPS) - bar.pos)
 
 
 def describe(comparison: Comparison) -> str:

@@ -17,17 +17,24 @@ from cloudnet.commands.options import (
     overwrite_option,
     reading_options,
     share_bar,
+    threshold_option,
 )
 
 
-@click.command()
+@click.command(short_help="Write the cloud masks of scenes.")
 @click.argument("scenes", type=FILE, nargs=-1, required=True)
 @model_option
 @click.option("-o", "--output", type=FILE, required=True, help="Folder of the products.")
 @click.option("--probability", is_flag=True, help="Write the probability too, in per cent.")
-@click.option("--threshold", type=float, help="Probability of cloud; the model's by default.")
+@threshold_option
 @click.option("--exact", is_flag=True, help="Tiled equals whole, at the cost of speed.")
-@click.option("--tile-px", type=int, default=768, show_default=True, help="Side of a tile.")
+@click.option(
+    "--tile-px",
+    type=click.IntRange(min=1),
+    default=768,
+    show_default=True,
+    help="Side of a tile, halo included; rounded up to what the net takes.",
+)
 @click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
 @click.option("--keras", "net", type=FILE, help="Run or .keras to compare with side by side.")
 @atol_option
@@ -48,10 +55,11 @@ def predict(
     """Write the cloud masks of SCENES: NAME_cloudmask.tif (0 clear, 1 cloud, 255 no data), a
     quicklook and a summary. The model is compared with Keras's answers before anything is written.
     """
-    from cloudnet.predict import PredictOptions, predict_scene
+    from cloudnet.predict import PredictOptions, check_outputs, predict_scene
 
     options = PredictOptions(**settings)
     reading = make_reading(bands, scale, offset, nodata)
+    check_outputs(scenes, output, options)
     loaded, comparison = compared_model(model, net, atol)
     click.echo(describe(comparison))
     for scene in scenes:

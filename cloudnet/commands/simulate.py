@@ -9,11 +9,25 @@ import click
 from cloudnet.commands.options import FILE
 
 
-@click.command()
+@click.command(short_help="Write a data set of simulated scenes.")
 @click.argument("output", type=FILE)
-@click.option("--scenes", type=click.IntRange(min=1), default=12, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--size-px", type=click.IntRange(min=16), default=256, show_default=True)
+@click.option(
+    "--scenes", type=click.IntRange(min=1), default=12, show_default=True, help="How many."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same scenes.",
+)
+@click.option(
+    "--size-px",
+    type=click.IntRange(min=16),
+    default=256,
+    show_default=True,
+    help="Side of a scene.",
+)
 @click.option(
     "--layout",
     type=click.Choice(("geotiff", "catalogue")),
@@ -23,7 +37,7 @@ from cloudnet.commands.options import FILE
 )
 def simulate(output: Path, scenes: int, seed: int, size_px: int, layout: str) -> None:
     """Write a data set of simulated scenes, clear to overcast, over many kinds of ground."""
-    from cloudnet.simulate import write_dataset
+    from cloudnet.simulated_set import write_dataset
 
     paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout)
     click.echo(f"{output}: {len(paths)} scenes")

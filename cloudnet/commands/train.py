@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,23 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code of a command ended by Ctrl-C, as shells have it."""
 
+CLEAR_TO_END = "\x1b[K"
+"""Tells a terminal to clear what the bar left on the line."""
 
-@click.command()
+
+@click.command(short_help="Train a net on labelled scenes.")
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="Folder of the run, such as runs/first.")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Tiles.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Passes over the training tiles.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Tiles a step."
+)
 @click.option("--tile-px", type=int, default=224, show_default=True, help="Side of a tile.")
 @click.option(
     "--epoch-tiles",
@@ -44,7 +56,13 @@ INTERRUPTED = 130
     show_default=True,
     help="Stop after so many epochs without a better validation IoU.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of split, weights, order and augmentation.",
+)
 @click.option("--folds", type=int, help="Train one net for each of so many folds.")
 @click.option("--deterministic", is_flag=True, help="The same bits each time; slower.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
@@ -58,7 +76,7 @@ def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
     dataset = open_dataset(data, reading, skip_bad=settings.pop("skip_bad"))
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
-    import_tensorflow()
+    import_tensorflow("tensorboard", "matplotlib")
     from cloudnet.train import TrainConfig, train_folds
     from cloudnet.train import train as train_once
 
@@ -81,7 +99,7 @@ def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
 
 
 class ProgressBar:
-    """A bar over all steps with the time left; a line for each epoch."""
+    """A line for each epoch and, on a terminal, a bar over all steps with the time left."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -100,12 +118,13 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Draw where training is."""
+        live = sys.stdout.isatty()
         if progress.epoch_ended:
-            click.echo(
-                f"\repoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}, "
-                f"validation IoU {progress.validation_iou:.3f}" + " " * 40
-            )
-        if self._bar is None or self._bar.length != progress.steps:
+            line = _describe(progress)
+            click.echo(f"\r{line}{CLEAR_TO_END}" if live else line)
+        if not live:
+            return
+        if self._bar is None or progress.step < self._bar.pos:  # the first step, or a new fold's
             self._bar = click.progressbar(
                 length=progress.steps, label="training", item_show_func=_describe, show_pos=True
             )
@@ -121,6 +140,6 @@ def _describe(progress: Progress | None) -> str | None:
     if progress is None:
         return None
     iou = progress.validation_iou
-    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}" + (
-        "" if iou is None else f"  validation IoU {iou:.3f}"
+    return f"epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}" + (
+        "" if iou is None else f", validation IoU {iou:.3f}"
     )

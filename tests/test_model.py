@@ -1,0 +1,370 @@
+"""The net: its sizes, its reach to the pixel, its cost by hand, and its file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("tensorflow", reason="the train extra is not installed")
+
+import keras
+from keras import layers
+
+from cloudnet.errors import ModelError
+from cloudnet.model import (
+    INPUT_GAIN,
+    NormalisedReflectance,
+    UNetConfig,
+    build_unet,
+    config_of,
+    load_net,
+    make_spec,
+    measure,
+    read_keras_spec,
+)
+from cloudnet.spec import BANDS, Spec
+
+SHAPES = [
+    UNetConfig((4,), blocks=1),
+    UNetConfig((4, 6), blocks=1),
+    UNetConfig((4, 6), blocks=2),
+    UNetConfig((4, 4, 6), blocks=2),
+]
+TINY = SHAPES[1]
+
+
+def lively(config: UNetConfig, spec: Spec | None = None) -> Any:
+    """A net in which every pixel within reach counts: positive weights, no neuron at rest."""
+    net = build_unet(config, spec or make_spec(config))
+    rng = np.random.default_rng(11)
+    for layer in net.layers:
+        weights = [rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()]
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            fan_in = 9 if isinstance(layer, layers.DepthwiseConv2D) else weights[0][..., 0].size
+            weights[0] /= fan_in
+        layer.set_weights(weights)
+    head = net.get_layer("head")
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel - kernel.mean() * 0.9, np.full_like(bias, -1.0)])
+    return net
+
+
+def noise(*shape: int, seed: int = 3) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).uniform(0.05, 1.0, (*shape, 4)).astype(np.float32)
+
+
+def answer(net: Any, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(net(tiles, training=False))
+
+
+def distances(size: int, first: int, last: int) -> NDArray[np.int64]:
+    """(size, size): how far, in rows or columns, each pixel is from the square first … last."""
+    along = np.maximum(np.maximum(first - np.arange(size), np.arange(size) - last), 0)
+    return np.maximum(along[:, np.newaxis], along)
+
+
+# What it costs.
+
+
+def test_the_default_net_is_within_its_bars() -> None:
+    facts = measure(UNetConfig())
+    assert facts.parameters <= 300_000
+    assert facts.macs_per_pixel <= 8_000
+    assert facts.receptive_field_px == UNetConfig().receptive_field_px
+    assert UNetConfig().stride == 16
+
+
+def test_cost_of_a_tiny_net_by_hand() -> None:
+    # Multiply-adds a pixel of the input, weights over the square of the scale: stem 9*4*4/4,
+    # 9*4/4 + 4*4/4 at a half, 9*4/16 + 4*6/16 at a quarter, projection 6*4/16, and on the way up
+    # 9*4/4 + 4*4/4, head 4*4/4.
+    macs = 36 + (9 + 4) + (2.25 + 1.5) + 1.5 + (9 + 4) + 4
+    # Each convolution without bias and four numbers a channel for its normalisation; projection
+    # and head with bias.
+    parameters = (144 + 16) + (36 + 16 + 16) + (36 + 24 + 24) + (24 + 4) + (36 + 16 + 16) + (16 + 4)
+    facts = measure(TINY)
+    assert facts.macs_per_pixel == macs == 71.25
+    assert facts.parameters == parameters == 428
+    assert json.loads(facts.to_json()) == {
+        "parameters": 428,
+        "macs_per_pixel": 71.25,
+        "receptive_field_px": TINY.receptive_field_px,
+    }
+
+
+# What it takes and gives.
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_any_multiple_of_the_stride_comes_out_at_its_size(config: UNetConfig) -> None:
+    net = lively(config)
+    for batch, down, across in ((1, 1, 1), (2, 3, 1), (1, 2, 5)):
+        tiles = noise(batch, down * config.stride, across * config.stride)
+        found = answer(net, tiles)
+        assert found.shape == (*tiles.shape[:3], 1) and found.dtype == np.float32
+        assert found.min() > 0 and found.max() < 1 and np.ptp(found) > 1e-4
+
+
+def test_reflectance_is_clipped_and_scaled_inside_the_net() -> None:
+    net = lively(TINY)
+    tiles = noise(1, 8, 8)
+    tiles[0, 2, 3], tiles[0, 5, 5] = -0.3, 7.0
+    clipped = np.clip(tiles, 0.0, 1.6)
+    assert (clipped != tiles).sum() == 8
+    np.testing.assert_array_equal(answer(net, tiles), answer(net, clipped))
+    lower = np.minimum(tiles, 1.59)
+    assert (answer(net, lower) != answer(net, clipped)).any(), "1.6 is not clipped before"
+
+
+def test_the_range_is_that_of_the_spec() -> None:
+    spec = Spec("mine", "1", stride=4, halo_px=0, exact_halo_px=0, reflectance_range=(0.25, 0.75))
+    layer = NormalisedReflectance(spec.to_dict())
+    values = np.array([-1.0, 0.25, 0.5, 0.75, 2.0], dtype=np.float32)
+    wanted = np.array([0.25, 0.25, 0.5, 0.75, 0.75]) * INPUT_GAIN
+    np.testing.assert_allclose(layer(values), wanted)
+
+
+def test_no_data_filled_with_0_looks_to_the_first_convolution_like_its_padding() -> None:
+    normalised = NormalisedReflectance(make_spec(TINY).to_dict())
+    assert not np.asarray(normalised(np.zeros((1, 4, 4, 4), np.float32))).any()
+    net = lively(TINY)
+    stem = keras.Model(net.input, net.get_layer("stem_convolution").output)
+    tiles = noise(1, 16, 16)
+    tiles[:, :, 8:] = 0.0
+    np.testing.assert_allclose(
+        answer(stem, tiles)[:, :, :4], answer(stem, tiles[:, :, :8]), atol=1e-6
+    )
+
+
+# How far it sees.
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_nothing_beyond_the_reach_changes_an_aligned_cell(config: UNetConfig) -> None:
+    net, stride, reach = lively(config), config.stride, config.cell_reach_px
+    first = (reach // stride + 2) * stride
+    last = first + stride - 1
+    size = first + stride + (reach // stride + 2) * stride
+    cell = (0, slice(first, last + 1), slice(first, last + 1))
+    far = distances(size, first, last)
+    tiles = noise(1, size, size)
+    wanted = answer(net, tiles)[cell]
+    outside = np.where((far > reach)[..., np.newaxis], noise(1, size, size, seed=4), tiles)
+    assert (outside != tiles).any()
+    np.testing.assert_array_equal(answer(net, outside)[cell], wanted)
+    # The stem reaches to the right and below only, so that is where the bound is met.
+    for brim in (
+        (far == reach) & (np.arange(size) > last),
+        (far == reach) & (np.arange(size) > last)[:, np.newaxis],
+        (far == reach - 1) & (np.arange(size) < first),
+        (far == reach - 1) & (np.arange(size) < first)[:, np.newaxis],
+    ):
+        changed = np.where(brim[..., np.newaxis], np.float32(1.5), tiles)
+        assert (answer(net, changed)[cell] != wanted).any()
+
+
+def test_no_pixel_sees_beyond_the_receptive_field() -> None:
+    config = TINY
+    net, half = lively(config), config.receptive_field_px // 2
+    assert config.receptive_field_px == 2 * half + 1
+    size = 64
+    tiles = noise(1, size, size)
+    wanted = answer(net, tiles)[0]
+    other = noise(1, size, size, seed=4)
+    for row in range(30, 30 + config.stride):
+        far = distances(size, row, row)
+        outside = np.where((far > half)[..., np.newaxis], other, tiles)
+        np.testing.assert_array_equal(answer(net, outside)[0, row, row], wanted[row, row])
+    # Some pixel does see as far as that: one at the edge of its coarsest cell.
+    edge = np.where((distances(size, 32, 32) == half)[..., np.newaxis], other, tiles)
+    assert (answer(net, edge)[0, 32, 32] != wanted[32, 32]).any()
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_the_exact_halo_is_exact_and_a_stride_less_is_not(config: UNetConfig) -> None:
+    net, stride, halo = lively(config), config.stride, config.exact_halo_px
+    assert halo % stride == 0
+    size = 2 * (halo + stride) + 3 * stride
+    # Bright, so that the zeros around a tile that is cut too small stand out.
+    tiles = noise(1, size, size) + 0.5
+    whole = answer(net, tiles)
+    first, last = halo + stride, halo + 4 * stride
+
+    def cut(border: int) -> NDArray[np.float32]:
+        part = slice(first - border, last + border)
+        return answer(net, tiles[:, part, part])[:, border:][:, :, border:][
+            :, : last - first, : last - first
+        ]
+
+    wanted = whole[:, first:last, first:last]
+    np.testing.assert_allclose(cut(halo), wanted, atol=2e-6)
+    assert np.abs(cut(halo - stride) - wanted).max() > 1e-5
+    spec = make_spec(config)
+    assert (spec.stride, spec.halo_px, spec.exact_halo_px) == (stride, halo, halo)
+
+
+# Its configuration.
+
+
+@pytest.mark.parametrize("config", [*SHAPES, UNetConfig(), UNetConfig((8, 16, 8, 4, 2), 3)])
+def test_a_configuration_is_read_back_from_json_and_from_the_net(config: UNetConfig) -> None:
+    assert UNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config_of(build_unet(config, make_spec(config))) == config
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"widths": ()}, {"widths": (8, 0)}, {"blocks": 0}, {"widths": (8,), "blocks": -1}]
+)
+def test_a_net_without_levels_widths_or_blocks_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="at least one level"):
+        UNetConfig(**wrong)
+
+
+# Its file.
+
+SPEC = Spec("mine", "2026.1", stride=4, halo_px=16, exact_halo_px=20, threshold=0.375)
+FRESH = """
+import sys, numpy
+from pathlib import Path
+from cloudnet.model import load_net, read_keras_spec
+net, tiles, answers = map(Path, sys.argv[1:])
+numpy.save(answers, numpy.asarray(load_net(net)(numpy.load(tiles), training=False)))
+print(read_keras_spec(net).to_json())
+"""
+
+
+@pytest.fixture(scope="module")
+def net_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny net with a spec of its own, on disk; not to be changed."""
+    path = tmp_path_factory.mktemp("nets") / "net.keras"
+    lively(TINY, SPEC).save(path)
+    return path
+
+
+def test_a_net_comes_back_from_its_file(net_file: Path) -> None:
+    tiles = noise(2, 16, 8)
+    again = load_net(net_file)
+    np.testing.assert_array_equal(answer(again, tiles), answer(lively(TINY, SPEC), tiles))
+    assert read_keras_spec(net_file) == SPEC
+    assert config_of(again) == TINY
+
+
+def test_a_process_that_knows_nothing_of_the_net_loads_it(net_file: Path, tmp_path: Path) -> None:
+    tiles = noise(1, 8, 12)
+    np.save(tmp_path / "tiles.npy", tiles)
+    result = subprocess.run(
+        [sys.executable, "-c", FRESH, net_file, tmp_path / "tiles.npy", tmp_path / "answers.npy"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert Spec.from_json(result.stdout, "stdout") == SPEC
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "answers.npy"), answer(lively(TINY, SPEC), tiles)
+    )
+
+
+def refused(path: Path, *words: str) -> None:
+    """Assert that both readers refuse a file in one line that names it."""
+    for read in (load_net, read_keras_spec):
+        with pytest.raises(ModelError) as caught:
+            read(path)
+        message = str(caught.value)
+        assert str(path) in message and "\n" not in message
+        assert all(word in message for word in words), message
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.keras", "does not exist")
+    refused(tmp_path, "give a .keras file or a run")
+
+
+@pytest.mark.parametrize("content", [b"", b"text, not a net", b"PK\x03\x04 and no more"])
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "net.keras"
+    path.write_bytes(content)
+    refused(path, "is no .keras file")
+
+
+@pytest.mark.parametrize("config", [None, "", "[]", '"net"', '{"config": {}}', '{"config": 3}'])
+def test_an_archive_without_a_net_is_named(tmp_path: Path, config: str | None) -> None:
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt" if config is None else "config.json", config or "")
+    refused(path, "is no .keras file")
+
+
+def test_a_net_of_someone_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "net.keras"
+    inputs = keras.Input((None, None, 4))
+    for net in (
+        keras.Model(inputs, layers.Conv2D(1, 1)(inputs)),
+        keras.Sequential([keras.Input((4,)), layers.Dense(1)]),
+    ):
+        net.save(path)
+        refused(path, "is no net of cloudnet's")
+
+
+@pytest.mark.parametrize(
+    "bands", [("B02", "B03", "B04", "B08"), ("B04", "B03", "B02"), (*BANDS, "B11")]
+)
+def test_a_net_of_other_bands_is_refused_with_both_sets_named(
+    tmp_path: Path, bands: tuple[str, ...]
+) -> None:
+    path = tmp_path / "net.keras"
+    build_unet(SHAPES[0], Spec("mine", "1", bands, stride=2, halo_px=0, exact_halo_px=0)).save(path)
+    with pytest.raises(ModelError) as caught:
+        load_net(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert ", ".join(bands) in message and ", ".join(BANDS) in message
+
+
+def test_a_file_that_was_cut_short_is_named(net_file: Path, tmp_path: Path) -> None:
+    content = net_file.read_bytes()
+    path = tmp_path / "net.keras"
+    for length in (len(content) - 40, len(content) // 2, 100):
+        path.write_bytes(content[:length])
+        refused(path, "is no .keras file")
+
+
+def rewritten(source: Path, target: Path, **changes: bytes) -> Path:
+    """Copy an archive with members of other content."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.namelist():
+            new.writestr(member, changes.get(member.split(".")[-1], old.read(member)))
+    return target
+
+
+def test_damaged_weights_are_named(net_file: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(net_file) as archive:
+        start = archive.getinfo("model.weights.h5").header_offset
+    content = bytearray(net_file.read_bytes())
+    content[start + 3000] ^= 0xFF
+    flipped = tmp_path / "flipped.keras"
+    flipped.write_bytes(content)
+    for path in (flipped, rewritten(net_file, tmp_path / "junk.keras", h5=b"no weights")):
+        with pytest.raises(ModelError, match="cannot be loaded by Keras") as caught:
+            load_net(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", [None, [], {}, {"name": "mine"}])
+def test_a_net_whose_spec_is_damaged_is_named(net_file: Path, tmp_path: Path, spec: Any) -> None:
+    with zipfile.ZipFile(net_file) as archive:
+        config = json.loads(archive.read("config.json"))
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "NormalisedReflectance":
+            layer["config"]["spec"] = spec
+    refused(
+        rewritten(net_file, tmp_path / "net.keras", json=json.dumps(config).encode()), "spec"
+    )
