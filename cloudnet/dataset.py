@@ -26,6 +26,9 @@ Mask: TypeAlias = NDArray[np.uint8]
 
 SCENE_FOLDERS = ("subscenes", "scenes")
 MASK_FOLDER = "masks"
+IN_MASK = np.isin(np.arange(256), (CLEAR, CLOUD, NO_DATA))
+"""Whether a mask may hold a value of uint8: a table is looked up faster than three comparisons."""
+
 SLAB_ROWS = 512
 
 MGRS_TILE = re.compile(r"(?:^|_)T(\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|$)")
@@ -226,20 +229,23 @@ def _read_npy(path: Path, window: Window) -> Mask:
             f"{path} holds channels of other values than 0 and 1; each stands for one class"
         )
     mask = np.full(channels.shape[:2], NO_DATA, dtype=np.uint8)
-    mask[channels.any(axis=2)] = CLEAR
+    mask[np.moveaxis(channels, 2, 0).any(axis=0)] = CLEAR
     mask[channels[..., 1] != 0] = CLOUD
     return mask
 
 
 def _check_values(path: Path, values: NDArray[Any]) -> Mask:
     """Return the values of a mask as uint8; raises DatasetError where they are others."""
-    known = (values == CLEAR) | (values == CLOUD) | (values == NO_DATA)
+    if values.dtype == np.uint8:
+        known = IN_MASK[values]
+    else:
+        known = (values == CLEAR) | (values == CLOUD) | (values == NO_DATA)
     if not known.all():
         raise DatasetError(
             f"{path} holds the value {values[~known].flat[0]}; "
             "a mask holds 0 clear, 1 cloud, 255 unlabelled"
         )
-    return values.astype(np.uint8)
+    return values.astype(np.uint8, copy=False)
 
 
 def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], list[str]]:

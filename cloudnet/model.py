@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,25 +48,36 @@ class UNetConfig:
     @property
     def stride(self) -> int:
         """What height and width of the input are multiples of, in pixels."""
-        return int(2 ** len(self.widths))
+        return 1 << len(self.widths)
+
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        """Pixels a cell, along a side, at each level."""
+        return tuple(2 ** (level + 1) for level in range(len(self.widths)))
 
     @property
     def cell_reach_px(self) -> int:
         """How far from a square of one stride a pixel can lie and still change an answer in it.
 
         At scale s a cell stands for s x s pixels, and a 3 x 3 convolution reaches one cell further:
-        the stem one pixel, then `blocks` cells a level on the way down and one on the way up.
+        from the answer back, one cell a level on the way up, each then counted to the edge of the
+        coarser cell it lies in; `blocks` cells a level on the way down; one pixel in the stem.
         """
-        scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return 1 + self.blocks * sum(scales) + sum(scales[:-1])
+        reach = 0
+        for scale, coarser in pairwise(self._scales):
+            reach = round_up(reach + scale, coarser)
+        return reach + self.blocks * sum(self._scales) + 1
 
     @property
     def receptive_field_px(self) -> int:
         """Side of the square of pixels that can change the answer at its middle, at most.
 
-        A pixel may lie at the edge of the coarsest cell that it belongs to.
+        The reach of its coarsest cell would be too much to add: a pixel at one edge of that cell
+        does not see from the other. Counting from each cell to the edge of the coarser one adds
+        less than a stride over all levels.
         """
-        return 2 * (self.cell_reach_px + self.stride - 1) + 1
+        cells = self.blocks * sum(self._scales) + sum(self._scales[:-1])
+        return 2 * (self.stride - 1 + cells + 1) + 1
 
     @property
     def exact_halo_px(self) -> int:

@@ -161,21 +161,27 @@ class Scene(ABC):
         window = window or Window(0, 0, self.rows, self.cols)
         with readable(self.path):
             numbers, valid = self._numbers(window)
-        valid &= numbers.any(axis=2)
+        valid &= numbers.any(axis=0)
         # Numbers of 64 bits may be finite and still too large for 32.
         with np.errstate(over="ignore", invalid="ignore"):
-            reflectance = numbers.astype(np.float32)
+            bands = numbers.astype(np.float32)
             if (self.scale != 1.0).any():
-                reflectance *= self.scale.astype(np.float32)
+                bands *= self.scale.astype(np.float32)[:, np.newaxis, np.newaxis]
             if self.offset.any():
-                reflectance += self.offset.astype(np.float32)
-        valid &= np.isfinite(reflectance).all(axis=2)
-        reflectance[~valid] = 0.0
+                bands += self.offset.astype(np.float32)[:, np.newaxis, np.newaxis]
+        if numbers.dtype.kind == "f":
+            valid &= np.isfinite(bands).all(axis=0)
+        reflectance = np.ascontiguousarray(bands.transpose(1, 2, 0))
+        if not valid.all():
+            reflectance[~valid] = 0.0
         return reflectance, valid
 
     @abstractmethod
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
-        """Return the file's own numbers (rows, cols, 4) and its own idea of validity."""
+        """Return the file's own numbers (4, rows, cols) and its own idea of validity.
+
+        Bands come first, where sums and tests over them are several times faster.
+        """
 
     def close(self) -> None:  # noqa: B027 - an array is mapped for each window, nothing stays open
         """Give the file back."""
@@ -267,7 +273,7 @@ class NpyScene(Scene):
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         part = map_npy(self.path)[window.slices]
-        numbers = np.stack([part[..., number - 1] for number in self.band_numbers], axis=2)
+        numbers = np.stack([part[..., number - 1] for number in self.band_numbers])
         return numbers, _not_nodata(numbers, self._nodata)
 
 
@@ -321,7 +327,7 @@ class GeoTiffScene(Scene):
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         part = RasterioWindow(window.col, window.row, window.cols, window.rows)
-        numbers = self._file.read(self.band_numbers, window=part).transpose(1, 2, 0)
+        numbers = self._file.read(self.band_numbers, window=part)
         valid = _not_nodata(numbers, self._nodata)
         if self._mask_band == 0:
             valid &= self._file.read_masks(self.band_numbers[0], window=part) != 0
@@ -448,11 +454,11 @@ def _nodata_values(
 
 
 def _not_nodata(numbers: NDArray[Any], nodata: NDArray[np.float64] | None) -> Valid:
-    """Return where no band (rows, cols, bands) has its value of no data."""
+    """Return where no band (bands, rows, cols) has its value of no data."""
     if nodata is None:
-        return np.ones(numbers.shape[:2], dtype=bool)
+        return np.ones(numbers.shape[1:], dtype=bool)
     if numbers.dtype.kind == "f":
         # A file may write 0.1 as a double where its numbers are single: compare as they are.
         with np.errstate(over="ignore"):
             nodata = nodata.astype(numbers.dtype)
-    return np.asarray((numbers != nodata).all(axis=2))
+    return np.asarray((numbers != nodata[:, np.newaxis, np.newaxis]).all(axis=0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cloudnet.commands.options import FILE
+from cloudnet.commands.options import FILE, overwrite_option
 
 
 @click.command(short_help="Write a data set of simulated scenes.")
@@ -35,9 +35,14 @@ from cloudnet.commands.options import FILE
     show_default=True,
     help="GeoTIFF of 4 bands, or the catalogue's .npy of 13.",
 )
-def simulate(output: Path, scenes: int, seed: int, size_px: int, layout: str) -> None:
+@overwrite_option
+def simulate(
+    output: Path, scenes: int, seed: int, size_px: int, layout: str, overwrite: bool
+) -> None:
     """Write a data set of simulated scenes, clear to overcast, over many kinds of ground."""
+    from cloudnet.files import refuse_existing
     from cloudnet.simulated_set import write_dataset
 
+    refuse_existing([output / "scenes.csv"], overwrite)
     paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout)
-    click.echo(f"{output}: {len(paths)} scenes")
+    click.echo(f"{output}: {len(paths)} scene{'s' * (len(paths) > 1)}")

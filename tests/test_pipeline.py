@@ -1,0 +1,416 @@
+"""The input pipeline, on scenes whose pixels say where they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+tf = pytest.importorskip("tensorflow", reason="the train extra is not installed")
+
+from cloudnet.augment import NO_AUGMENTATION, Augmentation
+from cloudnet.dataset import LabelledScene, open_dataset
+from cloudnet.errors import CloudnetError, DatasetError, SceneError
+from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
+from cloudnet.scene import Scene
+from cloudnet.tiles import Window
+from tests.helpers import (
+    product_name,
+    to_catalogue_bands,
+    write_mask_npy,
+    write_mask_tif,
+    write_scene_npy,
+    write_scene_tif,
+)
+
+TILE_PX = 16
+SIZES = [(70, 33), (20, 30), (7, 50), (16, 16), (3, 2)]
+"""Larger than a tile, smaller on one side or both, and just a tile."""
+
+LAYOUTS = ["geotiff", "catalogue"]
+FIRST, STEP = 0.01, 1 / 500
+FLIPS = Augmentation(flips=True, brightness=0.0, band_gain=0.0, zoom=1.0, zoom_share=0.0)
+
+Tile = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def marked_scene(number: int, rows: int, cols: int) -> NDArray[np.float32]:
+    """Row in red, column in green, the scene's number in blue; a few pixels without data."""
+    row, col = np.mgrid[:rows, :cols]
+    bands = [FIRST + STEP * row, FIRST + STEP * col, np.full_like(row, 0.1 * (number + 1), float)]
+    scene = np.stack([*bands, np.full((rows, cols), 0.3)], axis=2).astype(np.float32)
+    scene[(row * 5 + col) % 23 == 22] = np.nan
+    return scene
+
+
+def marked_mask(rows: int, cols: int) -> NDArray[np.uint8]:
+    """Cloud, clear and unlabelled in a pattern without symmetry."""
+    row, col = np.mgrid[:rows, :cols]
+    mask = ((row * 7 + col * 3) % 5 < 2).astype(np.uint8)
+    mask[(row * 3 + col * 2) % 11 > 8] = 255
+    return mask
+
+
+def counted(rows: int, cols: int) -> NDArray[np.bool_]:
+    """Where a pixel is labelled and has data."""
+    data = np.isfinite(marked_scene(0, rows, cols)).all(axis=2)
+    return data & (marked_mask(rows, cols) != 255)
+
+
+def write_marked(folder: Path, layout: str, sizes: list[tuple[int, int]]) -> list[LabelledScene]:
+    for number, size in enumerate(sizes):
+        scene, mask = marked_scene(number, *size), marked_mask(*size)
+        if layout == "geotiff":
+            write_scene_tif(folder / "scenes" / f"scene{number}.tif", scene, scale=None)
+            write_mask_tif(folder / "masks" / f"scene{number}.tif", mask)
+        else:
+            name = product_name(number, 1)
+            write_scene_npy(folder / "subscenes" / f"{name}.npy", to_catalogue_bands(scene))
+            write_mask_npy(folder / "masks" / f"{name}.npy", mask)
+    return list(open_dataset([folder]).scenes)
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def scenes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[LabelledScene]:
+    """Marked scenes of `SIZES` in each layout; not to be changed."""
+    return write_marked(tmp_path_factory.mktemp("marked") / "data", request.param, SIZES)
+
+
+@pytest.fixture(scope="module")
+def array_scenes(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledScene]:
+    """Marked scenes of `SIZES` as arrays, where the layout does not matter; not to be changed."""
+    return write_marked(tmp_path_factory.mktemp("marked") / "data", "catalogue", SIZES)
+
+
+def training_tiles(
+    scenes: list[LabelledScene], least: int = 1, seed: int = 0, tile_px: int = TILE_PX
+) -> TrainingTiles:
+    return TrainingTiles(tuple(scenes), tile_px, least, seed)
+
+
+def batches(
+    tiles: TrainingTiles,
+    augmentation: Augmentation = FLIPS,
+    epochs: range = range(1),
+    batch: int = 8,
+    reader: BlockReader | None = None,
+) -> list[Tile]:
+    dataset = training_dataset(
+        tiles, reader or BlockReader(tiles.scenes), augmentation, batch, epochs
+    )
+    return [(image.numpy(), target.numpy()) for image, target in dataset]
+
+
+def single(found: list[Tile]) -> Iterator[Tile]:
+    """The tiles of batches, one by one."""
+    for images, targets in found:
+        yield from zip(images, targets, strict=True)
+
+
+def decode(image: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.int64], int]:
+    """Where a tile shows data, row and column (2, pixels) of those pixels, and their scene."""
+    shown = image[..., 3] > 0
+    row, col = (np.rint((image[..., band][shown] - FIRST) / STEP).astype(int) for band in (0, 1))
+    numbers = set(np.rint(image[..., 2][shown] * 10).astype(int) - 1)
+    assert len(numbers) == 1, "a tile shows one scene"
+    return shown, np.stack([row, col]), numbers.pop()
+
+
+def assert_one_place(image: NDArray[np.float32], target: NDArray[np.float32]) -> int:
+    """Assert that image, label and weight of a tile are of the same pixels; return its scene."""
+    shown, places, number = decode(image)
+    assert not image[~shown].any() and not target[..., 1][~shown].any()
+    mask = marked_mask(*SIZES[number])[tuple(places)]
+    np.testing.assert_array_equal(target[..., 1][shown], mask != 255)
+    np.testing.assert_array_equal(target[..., 0][shown], mask == 1)
+    return number
+
+
+# Training.
+
+
+def test_image_label_and_weight_of_a_training_tile_are_of_one_place(
+    scenes: list[LabelledScene],
+) -> None:
+    numbers = Counter()
+    for image, target in single(batches(training_tiles(scenes, least=60))):
+        assert image.shape == (TILE_PX, TILE_PX, 4) and target.shape == (TILE_PX, TILE_PX, 2)
+        number = assert_one_place(image, target)
+        rows, cols = SIZES[number]
+        shown, places, _ = decode(image)
+        # As much of the scene as goes into a tile, and each pixel once.
+        inside = min(rows, TILE_PX) * min(cols, TILE_PX)
+        assert 0.85 * inside <= shown.sum() <= inside
+        assert len({tuple(place) for place in places.T}) == places.shape[1]
+        numbers[number] += 1
+    assert set(numbers) == set(range(len(SIZES)))
+
+
+def test_tiles_are_turned(array_scenes: list[LabelledScene]) -> None:
+    turns = set()
+    for image, _ in single(batches(training_tiles(array_scenes[:1], least=120))):
+        _, places, _ = decode(image)
+        # The first two pixels with data, and the first of the next rows, tell the turn.
+        along = tuple(np.sign(places[:, 1] - places[:, 0]))
+        down = tuple(np.sign(places[:, -1] - places[:, 0]))
+        turns.add((along, down))
+    assert len({along for along, _ in turns}) == 4 and len(turns) >= 8
+
+
+def test_training_tiles_fall_on_every_offset_and_nowhere_else(
+    array_scenes: list[LabelledScene], tmp_path: Path
+) -> None:
+    rows, cols = TILE_PX + 3, TILE_PX + 2
+    (scene,) = write_marked(tmp_path / "data", "catalogue", [(rows, cols)])
+    read: Counter[tuple[int, int]] = Counter()
+
+    class Spy(BlockReader):
+        def read(self, index: int, window: Window, keep: Window) -> Any:
+            read[window.row, window.col] += 1
+            assert (window.rows, window.cols) == (TILE_PX, TILE_PX) and keep == window
+            return super().read(index, window, keep)
+
+    tiles = training_tiles([scene], least=300)
+    batches(tiles, NO_AUGMENTATION, reader=Spy(tiles.scenes), batch=100)
+    assert set(read) == {(row, col) for row in range(4) for col in range(3)}
+    assert max(read.values()) < 3 * min(read.values()), "each about as often"
+
+
+def test_an_epoch_covers_each_scene_by_its_area_and_has_the_tiles_asked_for(
+    array_scenes: list[LabelledScene],
+) -> None:
+    # 70 x 33 pixels are 9.02 tiles' worth, 20 x 30 2.3, 7 x 50 1.4, 16 x 16 one, 3 x 2 a bit.
+    once = Counter({0: 10, 1: 3, 2: 2, 3: 1, 4: 1})
+    assert Counter(training_tiles(array_scenes).index.tolist()) == once
+    for least, rounds in ((17, 1), (18, 2), (51, 3), (52, 4)):
+        tiles = training_tiles(array_scenes, least=least)
+        wanted = {number: count * rounds for number, count in once.items()}
+        assert Counter(tiles.index.tolist()) == wanted
+        for epoch in (0, 5):
+            order, seeds = tiles.epoch(epoch)
+            assert Counter(order.tolist()) == wanted
+            assert seeds.shape == (len(order), 2) and len(np.unique(seeds, axis=0)) == len(order)
+
+
+def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
+    array_scenes: list[LabelledScene],
+) -> None:
+    tiles = training_tiles(array_scenes, least=340)
+    orders = [tiles.epoch(epoch)[0] for epoch in range(3)]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert (orders[one] != orders[other]).any()
+    for order in orders:
+        # Tiles of one scene are spread over the epoch, those of the index' end too.
+        places = np.flatnonzero(order == 0) / len(order)
+        assert places.min() < 0.05 and places.max() > 0.95 and abs(places.mean() - 0.5) < 0.1
+        first, second = order[: len(order) // 2], order[len(order) // 2 :]
+        assert 0.7 < (first == 0).sum() / (second == 0).sum() < 1.4
+    assert (training_tiles(array_scenes, least=340, seed=1).epoch(0)[0] != orders[0]).any()
+
+
+def test_batches_come_in_the_order_of_the_epoch(array_scenes: list[LabelledScene]) -> None:
+    tiles = training_tiles(array_scenes, least=30)
+    found = batches(tiles, epochs=range(2), batch=8)
+    count = len(tiles.index)
+    assert [len(image) for image, _ in found] == 2 * [*[8] * (count // 8), count % 8]
+    shown = [decode(image)[2] for image, _ in single(found)]
+    assert shown == [*tiles.epoch(0)[0], *tiles.epoch(1)[0]]
+
+
+def test_a_resumed_pipeline_gives_the_batches_that_were_left(
+    array_scenes: list[LabelledScene],
+) -> None:
+    tiles, everything = training_tiles(array_scenes), Augmentation()
+    whole = batches(tiles, everything, range(3))
+    steps = len(whole) // 3
+    tail = batches(tiles, everything, range(1, 3))
+    assert len(tail) == 2 * steps
+    for (image, target), (wanted_image, wanted_target) in zip(tail, whole[steps:], strict=True):
+        np.testing.assert_array_equal(image, wanted_image)
+        np.testing.assert_array_equal(target, wanted_target)
+    # Nor is it the same epoch again and again, or the same whatever the seed.
+    assert all((whole[0][0] != whole[epoch * steps][0]).any() for epoch in (1, 2))
+    other = batches(training_tiles(array_scenes, seed=1), everything, range(1))
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def test_gains_and_zoom_leave_labels_in_order(array_scenes: list[LabelledScene]) -> None:
+    zoomed = Augmentation(zoom=2.0, zoom_share=1.0)
+    for image, target in single(batches(training_tiles(array_scenes[:1], least=40), zoomed)):
+        assert image.shape == (TILE_PX, TILE_PX, 4) and np.isfinite(image).all()
+        assert set(np.unique(target)) == {0.0, 1.0}
+        assert not target[..., 0][target[..., 1] == 0].any()
+        assert not target[..., 1][image[..., 3] == 0].any()
+
+
+def test_no_scene_is_read_whole(
+    array_scenes: list[LabelledScene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: dict[str, list[Window]] = {"scene": [], "mask": []}
+    read_scene, read_mask = Scene.read, LabelledScene.read_mask
+
+    def spy_scene(self: Scene, window: Window | None = None) -> Any:
+        assert window is not None
+        read["scene"].append(window)
+        return read_scene(self, window)
+
+    def spy_mask(self: LabelledScene, window: Window | None = None) -> Any:
+        assert window is not None
+        read["mask"].append(window)
+        return read_mask(self, window)
+
+    monkeypatch.setattr(Scene, "read", spy_scene)
+    monkeypatch.setattr(LabelledScene, "read_mask", spy_mask)
+    scene = array_scenes[0]
+    zoomed = Augmentation(zoom=2.0, zoom_share=1.0)
+    batches(training_tiles([scene], least=60), zoomed)
+    assert len(read["scene"]) >= 60 and read["scene"] != [] and len(read["mask"]) >= 60
+    sides = {window.rows for window in read["scene"]}
+    assert min(sides) < 10 and 28 < max(sides) <= 2 * TILE_PX
+    for window in (*read["scene"], *read["mask"]):
+        assert window.rows * window.cols < scene.rows * scene.cols / 2
+        assert window == window.clip(scene.rows, scene.cols)
+    read["scene"].clear()
+    list(validation_dataset([scene], BlockReader([scene]), TILE_PX, 4, 8))
+    assert read["scene"] and all(window.rows <= TILE_PX for window in read["scene"])
+
+
+# Validation.
+
+VALIDATION_SIZES = [*SIZES, (1, 1), (5, 40), (40, 5), (64, 64), (47, 31), (17, 33)]
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def validation_scenes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[LabelledScene]:
+    """Marked scenes of `VALIDATION_SIZES` in each layout; not to be changed."""
+    folder = tmp_path_factory.mktemp("validation") / "data"
+    return write_marked(folder, request.param, VALIDATION_SIZES)
+
+
+@pytest.mark.parametrize(("tile_px", "stride"), [(16, 16), (32, 4), (48, 16), (64, 32)])
+def test_validation_counts_every_labelled_pixel_exactly_once(
+    validation_scenes: list[LabelledScene], tile_px: int, stride: int
+) -> None:
+    dataset = validation_dataset(
+        validation_scenes, BlockReader(validation_scenes), tile_px, stride, batch=7
+    )
+    weight = [np.zeros(size) for size in VALIDATION_SIZES]
+    cloud = [np.zeros(size) for size in VALIDATION_SIZES]
+    for images, targets in dataset:
+        assert images.shape[1:] == (tile_px, tile_px, 4)
+        for image, target in single([(images.numpy(), targets.numpy())]):
+            counts = target[..., 1] > 0
+            if not counts.any():
+                continue
+            shown, places, number = decode(image)
+            assert not (counts & ~shown).any()
+            place = tuple(places[:, counts[shown]])
+            np.add.at(weight[number], place, target[..., 1][counts])
+            np.add.at(cloud[number], place, target[..., 0][counts])
+    for size, found_weight, found_cloud in zip(VALIDATION_SIZES, weight, cloud, strict=True):
+        np.testing.assert_array_equal(found_weight, counted(*size))
+        np.testing.assert_array_equal(found_cloud, counted(*size) & (marked_mask(*size) == 1))
+
+
+@pytest.mark.parametrize(("tile_px", "stride", "halo_px"), [(64, 4, 16), (32, 4, 12), (96, 32, 32)])
+def test_validation_counts_pixels_away_from_a_tile_edge_that_is_not_the_scene_s(
+    tmp_path: Path, tile_px: int, stride: int, halo_px: int
+) -> None:
+    size = (150, 131)
+    scenes = write_marked(tmp_path / "data", "catalogue", [size])
+    tiles = list(
+        single(
+            [
+                (image.numpy(), target.numpy())
+                for image, target in validation_dataset(
+                    scenes, BlockReader(scenes), tile_px, stride, 4
+                )
+            ]
+        )
+    )
+    assert len(tiles) > 3
+    for image, target in tiles:
+        shown, places, _ = decode(image)
+        within = np.argwhere(shown).T
+        corner = (places - within)[:, 0]
+        counts = np.argwhere(target[..., 1] > 0)
+        for axis in (0, 1):
+            if corner[axis] > 0:
+                assert counts[:, axis].min() >= halo_px
+            if corner[axis] + tile_px < size[axis]:
+                assert counts[:, axis].max() < tile_px - halo_px
+
+
+# Reading.
+
+
+def test_a_block_outside_the_scene_is_0_and_unlabelled(array_scenes: list[LabelledScene]) -> None:
+    rows, cols = SIZES[1]
+    image, mask = BlockReader(array_scenes).read(1, Window(-3, 25, 30, 9), Window(-3, 25, 30, 9))
+    assert image.shape == (30, 9, 4) and image.dtype == np.float32
+    assert mask.shape == (30, 9, 1) and mask.dtype == np.uint8
+    outside = np.ones((30, 9), dtype=bool)
+    outside[3:23, :5] = False
+    assert not image[outside].any() and (mask[outside] == 255).all()
+    scene = np.nan_to_num(marked_scene(1, rows, cols))
+    np.testing.assert_array_equal(image[3:23, :5], scene[:, 25:])
+    labels = np.where(counted(rows, cols), marked_mask(rows, cols), 255)
+    np.testing.assert_array_equal(mask[3:23, :5, 0], labels[:, 25:])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        Window(4, 5, 6, 7),
+        Window(0, 0, 70, 33),
+        Window(4, 5, 1, 1),
+        Window(40, 5, 6, 7),
+        Window(0, 0, 4, 33),
+    ],
+)
+def test_labels_outside_what_is_kept_do_not_count(
+    array_scenes: list[LabelledScene], keep: Window
+) -> None:
+    window = Window(2, 3, 16, 16)
+    image, mask = BlockReader(array_scenes).read(0, window, keep)
+    labels = np.full(SIZES[0], 255, dtype=np.uint8)
+    labels[keep.slices] = np.where(counted(*SIZES[0]), marked_mask(*SIZES[0]), 255)[keep.slices]
+    np.testing.assert_array_equal(mask[..., 0], labels[window.slices])
+    np.testing.assert_array_equal(image, np.nan_to_num(marked_scene(0, *SIZES[0]))[window.slices])
+
+
+def cut_short(scene: LabelledScene) -> Path:
+    content = scene.scene_path.read_bytes()
+    scene.scene_path.write_bytes(content[: len(content) // 3])
+    return scene.scene_path
+
+
+def unfit_mask(scene: LabelledScene) -> Path:
+    np.save(scene.mask_path, np.full((scene.rows, scene.cols), 7, dtype=np.uint8))
+    return scene.mask_path
+
+
+@pytest.mark.parametrize(("damage", "kind"), [(cut_short, SceneError), (unfit_mask, DatasetError)])
+def test_what_a_read_ended_in_is_kept_with_its_file(
+    tmp_path: Path, damage: Any, kind: type[CloudnetError]
+) -> None:
+    scenes = write_marked(tmp_path / "data", "catalogue", [(40, 40), (40, 40)])
+    path = damage(scenes[1])
+    reader = BlockReader(scenes)
+    tiles = training_tiles(scenes, least=20)
+    with pytest.raises(tf.errors.OpError):
+        list(training_dataset(tiles, reader, FLIPS, 4, range(1)))
+    assert isinstance(reader.error, kind) and str(path) in str(reader.error)
+    checker = BlockReader(scenes)
+    with pytest.raises(tf.errors.OpError):
+        list(validation_dataset(scenes, checker, TILE_PX, 4, 4))
+    assert isinstance(checker.error, kind) and str(path) in str(checker.error)
