@@ -36,7 +36,10 @@ class Band:
         How much later than B02 the band sees the same ground (the handbook's values; Binet et al.
         2022 found them true to 2 %). With a cloud's height it gives the parallax.
     ozone
-        Transmittance of ozone and oxygen, in and out; coarse.
+        Optical thickness, straight down, of ozone (300 DU, of which nine tenths lie above any
+        cloud) and of oxygen; coarse, after the Chappuis bands of Serdyuchenko et al. 2014. Under a
+        low sun it takes a tenth of the green light and leaves the blue: what tells such a scene,
+        whose snow has clouds' ratio of NIR to red.
     vapour
         Optical thickness of water vapour, in and out; coarse. B10 is blind below some 5 km.
     droplet, crystal
@@ -52,19 +55,19 @@ class Band:
 
 
 SENTINEL2: Mapping[str, Band] = {
-    "B01": Band(0.443, 2.314, 0.99, 0.00, 0.00, 0.00),
-    "B02": Band(0.492, 0.000, 0.98, 0.00, 0.00, 0.00),
-    "B03": Band(0.560, 0.527, 0.93, 0.00, 0.00, 0.00),
-    "B04": Band(0.665, 1.005, 0.95, 0.01, 0.00, 0.00),
-    "B05": Band(0.704, 1.269, 0.98, 0.04, 0.00, 0.00),
-    "B06": Band(0.740, 1.525, 0.99, 0.04, 0.00, 0.00),
-    "B07": Band(0.783, 1.790, 1.00, 0.02, 0.00, 0.00),
-    "B08": Band(0.833, 0.264, 1.00, 0.06, 0.00, 0.00),
-    "B8A": Band(0.865, 2.055, 1.00, 0.01, 0.00, 0.01),
-    "B09": Band(0.945, 2.586, 1.00, 1.20, 0.00, 0.02),
-    "B10": Band(1.374, 0.851, 1.00, 20.0, 0.05, 0.15),
-    "B11": Band(1.610, 1.468, 0.98, 0.03, 0.25, 0.75),
-    "B12": Band(2.190, 2.085, 0.98, 0.06, 0.50, 0.90),
+    "B01": Band(0.443, 2.314, 0.001, 0.00, 0.00, 0.00),
+    "B02": Band(0.492, 0.000, 0.006, 0.00, 0.00, 0.00),
+    "B03": Band(0.560, 0.527, 0.031, 0.00, 0.00, 0.00),
+    "B04": Band(0.665, 1.005, 0.016, 0.01, 0.00, 0.00),
+    "B05": Band(0.704, 1.269, 0.006, 0.04, 0.00, 0.00),
+    "B06": Band(0.740, 1.525, 0.003, 0.04, 0.00, 0.00),
+    "B07": Band(0.783, 1.790, 0.001, 0.02, 0.00, 0.00),
+    "B08": Band(0.833, 0.264, 0.000, 0.06, 0.00, 0.00),
+    "B8A": Band(0.865, 2.055, 0.000, 0.01, 0.00, 0.01),
+    "B09": Band(0.945, 2.586, 0.000, 1.20, 0.00, 0.02),
+    "B10": Band(1.374, 0.851, 0.000, 20.0, 0.05, 0.15),
+    "B11": Band(1.610, 1.468, 0.010, 0.03, 0.25, 0.75),
+    "B12": Band(2.190, 2.085, 0.010, 0.06, 0.50, 0.90),
 }
 
 
@@ -192,12 +195,13 @@ def clear_air(band: Band, cos_sun: float, aerosol: float, height_m: float) -> Ai
     lost, lost_above = molecules / 2 + fine / 6, high_molecules / 2 + high_fine / 6
     slant = 1.0 + 1.0 / cos_sun
     pass_above = math.exp(-lost_above * slant)
+    ozone = math.exp(-band.ozone * slant)
     return Air(
         path_above=path * share,
         path_below=path * (1.0 - share) / pass_above,
         pass_above=pass_above,
         pass_below=math.exp((lost_above - lost) * slant),
-        gas_above=band.ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
-        gas=band.ozone * math.exp(-band.vapour),
+        gas_above=ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
+        gas=ozone * math.exp(-band.vapour),
         sky_share=1.0 - math.exp(-(molecules + fine - lost) / cos_sun),
     )
