@@ -6,7 +6,7 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +26,18 @@ Mask: TypeAlias = NDArray[np.uint8]
 
 SCENE_FOLDERS = ("subscenes", "scenes")
 MASK_FOLDER = "masks"
+
+TAGS_FILE = "classification_tags.csv"
+"""Of the Sentinel-2 Cloud Mask Catalogue, beside its scenes: a row a scene, tags of 0 and 1."""
+
+PARTS = ("MAIN", "VALIDATION", "CALIBRATION")
+"""Groups of annotation of the catalogue."""
+
+PART_COLUMN = "dataset"
+NO, YES = ("0", "0.0", ""), ("1", "1.0")
+NO_TAGS = re.compile(r"|index|scene|difficulty|.*percent.*")
+"""Columns of the tags that are none, even where they hold only 0 and 1."""
+
 IN_MASK = np.isin(np.arange(256), (CLEAR, CLOUD, NO_DATA))
 """Whether a mask may hold a value of uint8: a table is looked up faster than three comparisons."""
 
@@ -53,6 +65,10 @@ class LabelledScene:
         Kind of label, such as "human"; empty where unknown.
     reading
         How the scene's numbers become reflectance.
+    part
+        Of the catalogue: in which group of annotation it is, such as "MAIN"; empty elsewhere.
+    tags
+        Of the catalogue: what the scene shows, such as "snow/ice" and "cirrus".
     """
 
     name: str
@@ -63,6 +79,8 @@ class LabelledScene:
     group: str
     labels: str = ""
     reading: Reading = field(default=Reading(), repr=False)
+    part: str = ""
+    tags: tuple[str, ...] = ()
 
     def open(self) -> Scene:
         """Open the scene; the caller closes it."""
@@ -133,7 +151,8 @@ def open_dataset(
     ----------
     folders
         Each holds `subscenes/` (the catalogue's layout) or `scenes/`, and `masks/` with files of
-        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` is read where it is.
+        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` is read where it is,
+        and so is the catalogue's `classification_tags.csv`, whose scenes were labelled by humans.
     reading
         What the scenes' files do not tell of their bands and units.
     skip_bad
@@ -262,12 +281,13 @@ def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], l
     masks = _by_name(folder / MASK_FOLDER)
     if not paths:
         raise DatasetError(f"{folder / layouts[0]} holds no .npy or .tif scene")
-    rows = _read_csv(folder / "scenes.csv")
+    rows, tags = _read_csv(folder / "scenes.csv"), _read_tags(folder / TAGS_FILE)
     scenes, problems = [], []
     for name, found in paths.items():
         candidates = masks.pop(name, [])
         try:
-            scenes.append(_pair(found, candidates, rows.get(name, {}), reading))
+            scene = _pair(found, candidates, rows.get(name, {}), reading)
+            scenes.append(tags[name].on(scene) if name in tags else scene)
         except CloudnetError as error:
             problems.append(str(error))
     problems += [
@@ -337,6 +357,44 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
             return {row["scene"]: row for row in reader}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is no readable CSV file ({error})") from error
+
+
+@dataclass(frozen=True)
+class _Tags:
+    """A row of the catalogue's tags."""
+
+    part: str
+    tags: tuple[str, ...]
+
+    def on(self, scene: LabelledScene) -> LabelledScene:
+        """Return the scene with its tags; the catalogue's scenes were labelled by humans."""
+        return replace(scene, part=self.part, tags=self.tags, labels=scene.labels or "human")
+
+
+def _read_tags(path: Path) -> dict[str, _Tags]:
+    """Return the catalogue's tags by scene, whatever columns there are; empty where no file is.
+
+    The part is that of the column `dataset`, else of any that holds the names of parts alone.
+    """
+    rows = _read_csv(path)
+    columns = list(next(iter(rows.values()), {}))
+    cells = {key: [(row.get(key) or "").strip() for row in rows.values()] for key in columns if key}
+    parts = [
+        key for key, values in cells.items() if {value.upper() for value in values} <= {*PARTS}
+    ]
+    part = PART_COLUMN if PART_COLUMN in cells else next(iter(parts), None)
+    kinds = [
+        key
+        for key, values in cells.items()
+        if {*values} <= {*NO, *YES} and not NO_TAGS.fullmatch(key.strip().lower())
+    ]
+    return {
+        name: _Tags(
+            part=cells[part][number].upper() if part else "",
+            tags=tuple(key.strip() for key in kinds if cells[key][number] in YES),
+        )
+        for number, name in enumerate(rows)
+    }
 
 
 def total_counts(counts: Sequence[LabelCounts]) -> LabelCounts:

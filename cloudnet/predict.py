@@ -18,7 +18,7 @@ from cloudnet.compare import Comparison, replay_probe
 from cloudnet.errors import ModelError, OutputError
 from cloudnet.files import refuse_existing, whole_file, writable_folder
 from cloudnet.product import Outputs, open_layer, to_percent, write_summary
-from cloudnet.quicklook import Quicklook, png
+from cloudnet.quicklook import Quicklook
 from cloudnet.runtime import DEFAULT_TILE_PX, CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene
 from cloudnet.spec import CLOUD, NO_DATA
@@ -197,7 +197,7 @@ def _write_layers(
             counts += np.bincount(mask.ravel(), minlength=256)
             on_progress(float(counts.sum()) / (scene.rows * scene.cols))
     if "quicklook" in files:
-        files["quicklook"].write_bytes(png(picture.image()))
+        files["quicklook"].write_bytes(picture.encode())
     return counts
 
 

@@ -23,6 +23,14 @@ Tiles: TypeAlias = NDArray[np.float32]
 
 PROBE_TILES = 4
 PROBE_TILE_PX = 64
+
+INT8_ATOL = 0.05
+"""How far, in probability, an INT8 net may be from its own answers at publication.
+
+Its sums are whole numbers and the same anywhere; where another kernel rounds one of them to the
+next of 256 steps, later layers move by a step too. With every layer run as floats, which is as far
+as a kernel can be from ours, it moved by up to 0.043 on any four real tiles of the probe's size."""
+
 STEPS = 10_000
 """Probe tiles are kept as whole multiples of 1 / STEPS, as Sentinel-2 keeps reflectance."""
 
@@ -41,16 +49,24 @@ class Probe:
     answers
         What Keras says of them: (n, rows, cols, 1) float32 probability, or (n, 224, 224) uint8
         masks of the tiles brought to the fixed contract's shape.
+    atol
+        None where the answers are Keras's. An INT8 net differs from Keras by more than rounding;
+        its probe holds what it said itself when it was published, and this is the largest
+        difference of probability from that which passes.
     """
 
     tiles: Tiles
     answers: NDArray[Any]
+    atol: float | None = None
 
     def to_text(self) -> str:
         """Return the probe as ASCII text for a metadata field."""
         buffer = io.BytesIO()
         numbers = np.round(self.tiles * STEPS).astype(np.uint16)
-        np.savez_compressed(buffer, tiles=numbers, answers=self.answers)
+        arrays = {"tiles": numbers, "answers": self.answers}
+        if self.atol is not None:
+            arrays["atol"] = np.array(self.atol)
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # allow_pickle is no array
         return base64.b64encode(buffer.getvalue()).decode("ascii")
 
     @classmethod
@@ -59,11 +75,14 @@ class Probe:
         try:
             with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as arrays:
                 tiles, answers = _tiles_of(arrays), arrays["answers"]
+                atol = float(arrays["atol"]) if "atol" in arrays else None
             if len(tiles) != len(answers):
                 raise ValueError("tiles and answers do not belong together")
+            if atol is not None and not 0.0 <= atol <= INT8_ATOL:
+                raise ValueError("a file may not allow itself more than an INT8 net needs")
         except UNREADABLE as error:
             raise ModelError(f"{source}: its probe is damaged; export the model again") from error
-        return cls(tiles, answers)
+        return cls(tiles, answers, atol)
 
 
 def from_steps(numbers: NDArray[np.uint16]) -> Tiles:

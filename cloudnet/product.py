@@ -143,7 +143,8 @@ def open_layer(path: Path, scene: Scene, kind: str, tags: dict[str, str]) -> Ite
 
 def _add_overviews(path: Path, resampling: Resampling) -> None:
     """Add overviews to a finished layer and read it back: GDAL closes a cut-off file in silence."""
-    with rasterio.open(path, "r+") as file:
+    # Told the driver, rasterio raises an OSError of a file too short to be recognised.
+    with rasterio.open(path, "r+", driver="GTiff") as file:
         if factors := overview_factors(file.height, file.width):
             file.build_overviews(factors, resampling)
     with rasterio.open(path) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from cloudnet.files import quiet, whole_file
+from cloudnet.files import quiet
 from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 
@@ -146,19 +145,12 @@ class Quicklook:
         image[outline(mask)] = OUTLINE_COLOR
         return image
 
-    def write(self, path: Path) -> None:
-        """Write the image as PNG, whole or not at all, and no side-car file.
+    def encode(self) -> bytes:
+        """Return the image as the bytes of a PNG file.
 
         A scene of a few pixels is enlarged to about `READABLE_PX`, or its outline would hide it.
-
-        Raises
-        ------
-        OutputError
-            When it cannot be written.
         """
-        content = png(self.image(max(READABLE_PX // max(self.height, self.width), 1)))
-        with whole_file(path) as scratch:
-            scratch.write_bytes(content)
+        return png(self.image(max(READABLE_PX // max(self.height, self.width), 1)))
 
 
 def outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -244,19 +244,30 @@ def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            content, sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(content, threads=threads)
     except Exception as error:  # onnxruntime's errors share no base but Exception
         raise ModelError(
             f"{path} is no ONNX file that runs here ({_first_line(error)}); make one with: "
             "cloudnet export RUN -o FILE.onnx"
         ) from error
     return _with_spec(path, session, hashlib.sha256(content).hexdigest())
+
+
+def open_session(content: bytes, *, threads: int | None = None, optimised: bool = True) -> Any:
+    """Return an onnxruntime session of an ONNX file's content on the CPU.
+
+    Without optimising, every node runs as it stands in the file: an INT8 net as floats between
+    roundings to its steps.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        content, sess_options=options, providers=["CPUExecutionProvider"]
+    )
 
 
 def usable_cores() -> int:

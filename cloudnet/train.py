@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,9 +87,9 @@ class TrainConfig:
                 f"a tile of {self.tile_px} px is not a multiple of the net's stride, "
                 f"{self.net.stride} px"
             )
-        if not self.learning_rate > 0 or not 0 <= self.warmup_share < 1:
+        if not 0 < self.learning_rate < inf or not 0 <= self.warmup_share < 1:
             raise ModelError("the learning rate is above 0, the warm-up share from 0 to below 1")
-        if not self.weight_decay >= 0 or not 0 <= self.dice_share <= 1:
+        if not 0 <= self.weight_decay < inf or not 0 <= self.dice_share <= 1:
             raise ModelError("the weight decay is 0 or more, the share of Dice from 0 to 1")
         if not 0 <= self.seed < 2**32:
             raise ModelError(f"a seed is from 0 to {2**32 - 1}, not {self.seed}")
@@ -372,7 +373,8 @@ def _restore(run: Run, net: Network, steps: int) -> list[dict[str, float]]:
         raise RunError(
             f"{run.last} cannot be resumed from ({first_line(error)}); start a new run"
         ) from error
-    done, rest = divmod(int(net.optimizer.iterations), steps)
+    # Across several GPUs the number is mirrored and has no __int__ of its own.
+    done, rest = divmod(int(keras.ops.convert_to_numpy(net.optimizer.iterations)), steps)
     if rest or done > len(history):
         raise RunError(
             f"{run.last} and {run.history_file.name} beside it are not of one run; start a new run"

@@ -28,9 +28,7 @@ def test_the_sample_is_what_the_generator_writes(tmp_path: Path) -> None:
         assert difference.mean() < 0.01, path
 
 
-def test_the_demo_runs_twice_in_one_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_runs_twice_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the demo needs the train extra")
     from cloudnet import demo
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-tf = pytest.importorskip("tensorflow", reason="the train extra is not installed")
+pytest.importorskip("tensorflow", reason="the train extra is not installed")
 
 import keras
+import tensorflow as tf
 
 from cloudnet.losses import CloudIoU, CloudLoss
 

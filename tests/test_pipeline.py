@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-tf = pytest.importorskip("tensorflow", reason="the train extra is not installed")
+pytest.importorskip("tensorflow", reason="the train extra is not installed")
+
+import tensorflow as tf
 
 from cloudnet.augment import NO_AUGMENTATION, Augmentation
 from cloudnet.dataset import LabelledScene, open_dataset

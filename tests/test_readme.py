@@ -14,7 +14,7 @@ from cloudnet.commands import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUICK = {"train": ["--epoch-tiles", "4", "--batch", "2", "--tile-px", "32"]}
+QUICK = {"train": ["--epoch-tiles", "4", "--batch", "2", "--tile-px", "32", "--epochs", "1"]}
 """Options that make a command of the README quick without changing what it writes where."""
 
 

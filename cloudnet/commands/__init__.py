@@ -13,9 +13,11 @@ from cloudnet.commands.compare import compare
 from cloudnet.commands.demo import demo
 from cloudnet.commands.evaluate import evaluate
 from cloudnet.commands.export import export
+from cloudnet.commands.fetch import fetch
 from cloudnet.commands.info import info
 from cloudnet.commands.inspect import inspect
 from cloudnet.commands.predict import predict
+from cloudnet.commands.quantise import quantise
 from cloudnet.commands.simulate import simulate
 from cloudnet.commands.train import train
 from cloudnet.errors import CloudnetError
@@ -48,5 +50,17 @@ def main() -> None:
     logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
-for command in (predict, info, evaluate, compare, inspect, train, export, simulate, demo):
+for command in (
+    predict,
+    info,
+    evaluate,
+    compare,
+    inspect,
+    train,
+    export,
+    quantise,
+    fetch,
+    simulate,
+    demo,
+):
     main.add_command(command)

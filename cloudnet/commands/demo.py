@@ -19,7 +19,7 @@ def demo(out: Path) -> None:
 
     Takes less than two minutes on two cores and needs the train extra.
     """
-    import_tensorflow("tensorboard", "matplotlib", "tf2onnx", "onnx")
+    import_tensorflow("tensorboard", "matplotlib", "onnx", "tf2onnx")
     from cloudnet.demo import run_demo
 
     with ProgressBar() as bar:

@@ -38,7 +38,7 @@ def export(
     from cloudnet.run import find_net
 
     find_net(run)
-    import_tensorflow("tf2onnx", "onnx")
+    import_tensorflow("onnx", "tf2onnx")
     from cloudnet.export import export_onnx
 
     comparison = export_onnx(

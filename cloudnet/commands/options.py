@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,11 +89,34 @@ def skip_bad_option(command: Command) -> Command:
     )(command)
 
 
-def import_tensorflow(*others: str) -> None:
-    """Import TensorFlow without its start-up notes, which no setting of its own silences.
+@contextmanager
+def c_notes_off() -> Iterator[None]:
+    """Turn away what C and C++ libraries write to stderr; what Python writes there arrives.
 
-    They are written by C++ before logging is set up, so the file descriptor is turned away while
-    the import lasts; Python's own errors are raised, not printed, and so are not lost.
+    TensorFlow's start-up notes come before its logging is set up, and libtiff's errors of a full
+    disk go past GDAL's: no setting of theirs silences them. Their errors reach us as exceptions.
+    """
+    if sys.stderr is None:  # the command was started with stderr closed
+        yield
+        return
+    sys.stderr.flush()
+    replaced = sys.stderr is not sys.__stderr__  # as in a test: it does not write to 2 anyway
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with (
+            os.fdopen(kept, "w", buffering=1, closefd=False) as stderr,
+            redirect_stderr(sys.stderr if replaced else stderr),
+        ):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def import_tensorflow(*others: str) -> None:
+    """Import TensorFlow without its start-up notes.
 
     Parameters
     ----------
@@ -108,17 +131,9 @@ def import_tensorflow(*others: str) -> None:
     from cloudnet.errors import require
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    with c_notes_off():
         for module in ("tensorflow", *others):
             require(module, "train")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudModel, Comparison]:
@@ -153,7 +168,7 @@ def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudMode
 @contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
     """Show a bar on stderr where that is a terminal; give a function that takes the share done."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda share: None
         return
     with click.progressbar(length=BAR_STEPS, label=label, file=sys.stderr) as bar:

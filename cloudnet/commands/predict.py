@@ -10,6 +10,7 @@ import click
 from cloudnet.commands.options import (
     FILE,
     atol_option,
+    c_notes_off,
     compared_model,
     describe,
     make_reading,
@@ -63,7 +64,7 @@ def predict(
     loaded, comparison = compared_model(model, net, atol)
     click.echo(describe(comparison))
     for scene in scenes:
-        with share_bar(scene.name) as advance:
+        with c_notes_off(), share_bar(scene.name) as advance:
             prediction = predict_scene(
                 scene,
                 loaded,

@@ -14,11 +14,15 @@ from cloudnet.commands.options import (
     import_tensorflow,
     make_reading,
     reading_options,
+    share_bar,
     skip_bad_option,
 )
 
 if TYPE_CHECKING:
-    from cloudnet.train import Progress
+    from cloudnet.catalogue import Protocol
+    from cloudnet.dataset import DataSet
+    from cloudnet.run import Run
+    from cloudnet.train import Progress, TrainConfig
 
 INTERRUPTED = 130
 """Exit code of a command ended by Ctrl-C, as shells have it."""
@@ -64,27 +68,38 @@ CLEAR_TO_END = "\x1b[K"
     help="Of split, weights, order and augmentation.",
 )
 @click.option("--folds", type=int, help="Train one net for each of so many folds.")
+@click.option(
+    "--protocol",
+    type=click.Choice(("catalogue",)),
+    help="Train on the catalogue's MAIN, test once on CALIBRATION and VALIDATION.",
+)
 @click.option("--deterministic", is_flag=True, help="The same bits each time; slower.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
 @skip_bad_option
 @reading_options
 def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
     """Train a net on the labelled scenes of DATA, split by place, and write a run folder."""
+    folds, by_protocol = settings.pop("folds"), settings.pop("protocol") is not None
+    if folds is not None and by_protocol:
+        raise click.UsageError("--protocol has a split of its own; give it without --folds")
     reading = make_reading(*(settings.pop(key) for key in ("bands", "scale", "offset", "nodata")))
     from cloudnet.dataset import open_dataset
 
     dataset = open_dataset(data, reading, skip_bad=settings.pop("skip_bad"))
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
-    import_tensorflow("tensorboard", "matplotlib")
+    protocol = _split_protocol(dataset) if by_protocol else None
+    import_tensorflow("tensorboard", "matplotlib", *(("onnx", "tf2onnx") if protocol else ()))
     from cloudnet.train import TrainConfig, train_folds
     from cloudnet.train import train as train_once
 
-    folds, resume = settings.pop("folds"), settings.pop("resume")
+    resume = settings.pop("resume")
     config = TrainConfig(**settings)
     try:
         with ProgressBar() as bar:
-            if folds is None:
+            if protocol is not None:
+                runs = [_train_protocol(protocol, out, config, resume, bar)]
+            elif folds is None:
                 runs = [train_once(dataset, out, config, resume=resume, on_progress=bar.show)]
             else:
                 runs = train_folds(dataset, out, config, folds, resume=resume, on_progress=bar.show)
@@ -96,6 +111,34 @@ def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
         click.echo(
             f"{run.model}: validation IoU {best['val_iou']:.3f} after epoch {best['epoch']:.0f}"
         )
+
+
+def _split_protocol(dataset: DataSet) -> Protocol:
+    """Split by the catalogue's protocol, and tell what it leaves out."""
+    from cloudnet.catalogue import split_protocol
+
+    protocol = split_protocol(dataset.scenes)
+    if left_out := protocol.left_out:
+        places = len({scene.group for scene in left_out})
+        click.echo(
+            f"left out, as their places are tested on: scenes {len(left_out)}, places {places}",
+            err=True,
+        )
+    return protocol
+
+
+def _train_protocol(
+    protocol: Protocol, out: Path, config: TrainConfig, resume: bool, bar: ProgressBar
+) -> Run:
+    """Train and test by the catalogue's protocol, and print the test's scores."""
+    from cloudnet.catalogue import TEST_FILE, score_protocol, train_protocol
+    from cloudnet.report import evaluation_table
+
+    run = train_protocol(protocol, out, config, resume=resume, on_progress=bar.show)
+    with share_bar("test") as advance:
+        evaluation = score_protocol(run, protocol, lambda done, total: advance(done / total))
+    click.echo(f"{evaluation_table(evaluation, scenes=False)}\n\ntest: {run.folder / TEST_FILE}")
+    return run
 
 
 class ProgressBar:
