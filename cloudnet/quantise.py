@@ -82,6 +82,9 @@ with entropy, left out here, 0.977 to 0.988 by what tiles were drawn, in three t
 CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
 """What becomes of reflectance before the first convolution."""
 
+DOUBLING = "doubling"
+"""Name of the scales of a resize that repeats each cell twice both ways."""
+
 QUANTISED_OPS = ["Conv", "Relu", "MaxPool", "Resize", "Add"]
 
 LOGITS = 6.0
@@ -323,13 +326,16 @@ def calibration_tiles(dataset: DataSet, stride: int, count: int = CALIBRATION_TI
     rng = np.random.default_rng(SEED)
     side = round_up(CALIBRATION_TILE_PX, stride)
     each = max(4, ceil(4 * count / len(dataset.scenes)))
-    candidates = [
-        candidate for scene in dataset.scenes for candidate in _draw_windows(scene, side, each, rng)
-    ]
+    drawn = [_draw_windows(scene, side, each, rng) for scene in dataset.scenes]
+    candidates = [candidate for part in drawn for candidate in part]
     if not candidates:
         raise DatasetError("no scene holds enough data to calibrate on; give other scenes")
-    chosen = _take_in_turn(_stratify(candidates, rng), count)
-    return np.stack([_read_tile(candidate, side) for candidate in chosen])
+    tiles = []
+    for candidate in _take_in_turn(_stratify(candidates, rng), count):
+        with candidate.scene.open() as source:
+            reflectance, _ = source.read(candidate.window)
+        tiles.append(pad_mirrored(reflectance, side, side))
+    return np.stack(tiles)
 
 
 def _draw_windows(
@@ -376,12 +382,6 @@ def _take_in_turn(strata: list[list[_Candidate]], count: int) -> list[_Candidate
     return [candidate for candidate, _ in zip(turns, range(count))]
 
 
-def _read_tile(candidate: _Candidate, side: int) -> Tiles:
-    with candidate.scene.open() as source:
-        reflectance, _ = source.read(candidate.window)
-    return pad_mirrored(reflectance, side, side)
-
-
 # The graph, before
 
 
@@ -397,11 +397,12 @@ def prepare(model: Proto) -> Proto:
     names = _names_of_layers(graph)
     for node in graph.node:
         node.name = names.get(node.output[0], node.name)
-    doubling = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "doubling")
+    scales = np.array([1, 1, 2, 2], np.float32)
+    graph.initializer.append(onnx.numpy_helper.from_array(scales, DOUBLING))
     for node in graph.node:
-        if node.op_type == "Resize" and len(node.input) == 4:
-            node.input[2:] = [doubling.name]
-    graph.initializer.append(doubling)
+        modes = {entry.s for entry in node.attribute if entry.name == "mode"}
+        if node.op_type == "Resize" and len(node.input) == 4 and modes == {b"nearest"}:
+            node.input[2:] = [DOUBLING]
     _prune(graph)
     return onnx.shape_inference.infer_shapes(model)
 
@@ -437,6 +438,11 @@ def _users(graph: Proto) -> Mapping[str, list[Proto]]:
         for name in node.input:
             users[name].append(node)
     return users
+
+
+def _makers(graph: Proto) -> dict[str, Proto]:
+    """Return the node that makes each tensor."""
+    return {name: node for node in graph.node for name in node.output}
 
 
 def _prune(graph: Proto) -> None:
@@ -497,6 +503,7 @@ class Recipe:
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         model = quantizer.model.model
+        guard_floats(model.graph, floats)
         if self.spec.reflectance_range[0] == 0.0:
             fold_clipping(model.graph)
         double_in_place(model.graph)
@@ -560,10 +567,8 @@ def _check_prepared(graph: Proto, tiles: Tiles, wanted: NDArray[np.float32], sou
 def find_ranges(graph: Proto, tiles: Tiles, method: Any, settings: Mapping[str, Any]) -> Ranges:
     """Run onnxruntime's calibrator over tiles, batch by batch, and return each output's range."""
     name = graph.graph.input[0].name
-    with (
-        tempfile.TemporaryDirectory(prefix="cloudnet-") as folder,
-        redirect_stdout(io.StringIO()),  # the calibrators print what they do
-    ):
+    # The calibrators print what they do.
+    with tempfile.TemporaryDirectory(prefix="cloudnet-") as folder, redirect_stdout(io.StringIO()):
         file = Path(folder, "float.onnx")
         onnx.save(graph, file)
         calibrator = create_calibrator(
@@ -601,6 +606,32 @@ def _run(model: Proto, tiles: Tiles) -> NDArray[np.float32]:
 
 
 # The graph, after
+
+
+def guard_floats(graph: Proto, floats: Sequence[str]) -> None:
+    """Guard layers in float from onnxruntime, which would quantise them after all.
+
+    From 1.21 on it does so, with one scale for the whole layer, wherever a convolution stands
+    between dequantise and quantise and the former has a single scale. So a guarded layer gets a
+    dequantise node of its own, with the same scale once for each channel.
+    """
+    makers, constants = _makers(graph), _constants(graph)
+    for node in [node for node in graph.node if node.name in floats]:
+        before = makers.get(node.input[0])
+        if before is None or before.op_type != "DequantizeLinear":
+            continue
+        groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
+        channels = constants[node.input[1]].shape[1] * groups
+        inputs = [before.input[0]]
+        for name in before.input[1:]:
+            inputs.append(f"{name}_of_{node.name}")
+            each = np.full(channels, constants[name])
+            graph.initializer.append(onnx.numpy_helper.from_array(each, inputs[-1]))
+        output = f"{node.name}_input"
+        guard = onnx.helper.make_node("DequantizeLinear", inputs, [output], axis=1)
+        graph.node.insert(list(graph.node).index(node), guard)
+        node.input[0] = output
+    _prune(graph)
 
 
 def fold_clipping(graph: Proto) -> None:
@@ -658,12 +689,10 @@ def double_in_place(graph: Proto) -> None:
     by itself: 19 % of the net's time. Here cells are copied twice within a row, then rows twice,
     which takes a ninth of that and gives the same bits.
     """
-    makers = {name: node for node in graph.node for name in node.output}
-    users = _users(graph)
-    constants = {"rows_apart": [0, 0, 1, -1], "twice": [1, 2, 2, 1]}
-    for name, numbers in constants.items():
+    makers, users = _makers(graph), _users(graph)
+    for name, numbers in (("rows_apart", [0, 0, 1, -1]), ("twice", [1, 2, 2, 1])):
         graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
-    for resize in [node for node in graph.node if node.op_type == "Resize"]:
+    for resize in [node for node in graph.node if DOUBLING in node.input]:
         before, after = makers[resize.input[0]], users[resize.output[0]]
         kinds = [before.op_type, *(node.op_type for node in after)]
         if kinds != ["DequantizeLinear", "QuantizeLinear"]:
@@ -699,7 +728,7 @@ def _doubling(cells: str, doubled: str) -> list[Proto]:
 
 
 def shorten_names(graph: Proto) -> None:
-    """Number all that is not a layer, an input or an output: names were a fifth of the file."""
+    """Number all that is not a layer, an input or an output: names were a seventh of the file."""
     kept = {value.name for value in (*graph.input, *graph.output)} | {""}
     short: dict[str, str] = {}
 
@@ -757,13 +786,16 @@ def finish(model: Proto, float_net: CloudModel, recipe: Recipe, floats: Sequence
 def compare_nets(
     dataset: DataSet, float_net: CloudModel, int8_net: CloudModel, on_progress: Progress
 ) -> Agreement:
-    """Run both nets over every scene, tile by tile, and compare their masks and the labels."""
+    """Run both nets over every scene, tile by tile, and compare their masks and the labels.
+
+    Both with the exact halo, so that their tiles are the same.
+    """
     agreement = Agreement(Confusion(), Confusion(), Confusion())
     for number, labelled in enumerate(dataset.scenes, start=1):
         with labelled.open() as scene:
             read, size = lru_cache(maxsize=1)(scene.read), (scene.rows, scene.cols)
-            streams = zip(float_net.stream(read, size), int8_net.stream(read, size))
-            for (window, before, _), (_, after, _) in streams:
+            streams = [net.stream(read, size, exact=True) for net in (float_net, int8_net)]
+            for (window, before, _), (_, after, _) in zip(*streams, strict=True):
                 truth = labelled.read_mask(window)
                 agreement += Agreement.of(float_net.mask(before), int8_net.mask(after), truth)
         on_progress(number / len(dataset.scenes))

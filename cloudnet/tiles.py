@@ -30,6 +30,13 @@ class Window:
         right = min(max(self.col + self.cols, left), cols)
         return Window(top, left, bottom - top, right - left)
 
+    def intersection(self, other: Window) -> Window:
+        """Return the part that both windows share; it may be empty."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        bottom = min(self.row + self.rows, other.row + other.rows)
+        right = min(self.col + self.cols, other.col + other.cols)
+        return Window(row, col, max(bottom - row, 0), max(right - col, 0))
+
     def within(self, outer: Window) -> Window:
         """Return this window in the coordinates of `outer`."""
         return Window(self.row - outer.row, self.col - outer.col, self.rows, self.cols)

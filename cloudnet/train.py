@@ -220,6 +220,10 @@ def train_split(
         _check_same(run, config, split, shares)
     else:
         _check_free(run)
+    # Told, and imported, before the first step: Ctrl-C in an import at an epoch's end may come out
+    # as another error.
+    for module in ("tensorboard", "matplotlib.backends.backend_agg"):
+        require(module, "train")
     _seed_everything(config)
     if not resume:
         _write_beginning(run, split, shares, config)
@@ -306,7 +310,6 @@ def _write_beginning(
     run: Run, split: Split, shares: dict[Path, float], config: TrainConfig
 ) -> None:
     """Write all that is known before the first step; the configuration last, as it marks a run."""
-    require("tensorboard", "train")
     run.write_split(split, shares)
     by_cloud = sorted(split.validation, key=lambda scene: shares[scene.scene_path])
     probe_px = round_up(PROBE_TILE_PX, config.net.stride)

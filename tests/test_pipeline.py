@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +219,22 @@ def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
     assert (training_tiles(array_scenes, least=340, seed=1).epoch(0)[0] != orders[0]).any()
 
 
+class SlowAtTimes(BlockReader):
+    """A reader whose every other block takes long, so that tiles are ready out of order."""
+
+    def __init__(self, scenes: Sequence[LabelledScene]) -> None:
+        super().__init__(scenes)
+        self.count = itertools.count()
+
+    def read(self, index: int, window: Window, keep: Window) -> Any:
+        time.sleep(0.02 * (next(self.count) % 2 == 0))
+        return super().read(index, window, keep)
+
+
 def test_batches_come_in_the_order_of_the_epoch(array_scenes: list[LabelledScene]) -> None:
     tiles = training_tiles(array_scenes, least=30)
-    found = batches(tiles, epochs=range(2), batch=8)
+    reader = SlowAtTimes(tiles.scenes)
+    found = batches(tiles, epochs=range(2), batch=8, reader=reader)
     count = len(tiles.index)
     assert [len(image) for image, _ in found] == 2 * [*[8] * (count // 8), count % 8]
     shown = [decode(image)[2] for image, _ in single(found)]

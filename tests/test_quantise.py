@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -44,15 +45,16 @@ from cloudnet.quantise import (
     Recipe,
     calibrate,
     calibration_tiles,
+    compare_nets,
     layer_names,
     prepare,
     quantise,
 )
-from cloudnet.runtime import FACTS_KEY, PROBE_KEY, CloudModel, load_model
+from cloudnet.runtime import FACTS_KEY, PROBE_KEY, load_model, open_session
 from cloudnet.scene import Scene
 from cloudnet.spec import SPEC_KEY
 from cloudnet.tiles import Window
-from tests.helpers import lopsided_scene, write_mask_npy, write_scene_npy
+from tests.helpers import cloudy_scene, lopsided_scene, write_mask_npy, write_scene_npy
 
 Tiles = NDArray[np.float32]
 
@@ -63,12 +65,61 @@ def data(geotiff_dataset: Path) -> DataSet:
 
 
 @pytest.fixture(scope="module")
+def taught(tiny_onnx: Path, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny net with a head that tells cloud from ground: two epochs leave it near 0.5.
+
+    The head is fitted to the labels by least squares on what the layer before it says.
+    """
+    model = onnx.load(tiny_onnx)
+    head = [node for node in model.graph.node if node.op_type == "Conv"][-1]
+    kernel, bias = fit_head(model, head.input[0], data)
+    for tensor in model.graph.initializer:
+        for name, values in zip(head.input[1:], (kernel, bias)):
+            if tensor.name == name:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    tiles = read_probe(load_model(tiny_onnx)).tiles
+    path = tmp_path_factory.mktemp("taught") / "taught.onnx"
+    write_probe(model, Probe(tiles, module._run(model, tiles)), path)
+    return path
+
+
+def fit_head(model: Any, features: str, data: DataSet) -> tuple[Tiles, Tiles]:
+    """Return kernel (4, channels, 1, 1) and bias (4,) that give logits of -4 and 4."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(features))
+    session = open_session(opened.SerializeToString())
+    known, wanted = [], []
+    for labelled in data.scenes:
+        with labelled.open() as scene:
+            reflectance, _ = scene.read(Window(0, 0, scene.rows, scene.cols))
+        cells = session.run(None, {"reflectance": reflectance[np.newaxis]})[1][0]
+        known.append(np.moveaxis(cells, 0, 2).reshape(-1, len(cells)))
+        rows, cols = cells.shape[1:]
+        mask = labelled.read_mask().reshape(rows, 2, cols, 2)
+        wanted.append(mask.transpose(0, 2, 1, 3).reshape(-1, 4))
+    labels = np.concatenate(wanted)
+    used = (labels != 255).all(axis=1)
+    inputs = np.column_stack([np.concatenate(known), np.ones(len(labels))])[used]
+    weights = np.linalg.lstsq(inputs, np.where(labels[used] == 1, 4.0, -4.0), rcond=None)[0]
+    weights = weights.astype(np.float32)
+    return weights[:-1].T[..., np.newaxis, np.newaxis], weights[-1]
+
+
+def write_probe(model: Any, probe: Probe, path: Path) -> None:
+    """Write a graph with another probe."""
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**kept, PROBE_KEY: probe.to_text()})
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
 def made(
-    tiny_onnx: Path, data: DataSet, tmp_path_factory: pytest.TempPathFactory
+    taught: Path, data: DataSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Quantised]:
     """The tiny net in INT8, and what was found when it was made."""
     path = tmp_path_factory.mktemp("int8") / "tiny_int8.onnx"
-    return path, quantise(tiny_onnx, data, path)
+    return path, quantise(taught, data, path)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +128,10 @@ def int8(made: tuple[Path, Quantised]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recipe(tiny_onnx: Path, data: DataSet) -> Recipe:
-    float_net = load_model(tiny_onnx)
+def recipe(taught: Path, data: DataSet) -> Recipe:
+    float_net = load_model(taught)
     tiles = calibration_tiles(data, float_net.spec.stride, 4)
-    return calibrate(prepare(onnx.load(tiny_onnx)), float_net, tiles, lambda share: None)
+    return calibrate(prepare(onnx.load(taught)), float_net, tiles, lambda share: None)
 
 
 def run_command(*words: object) -> Result:
@@ -90,7 +141,10 @@ def run_command(*words: object) -> Result:
 def ends(path: Path) -> list[tuple[str, list[Any]]]:
     graph = onnx.load(path).graph
     return [
-        (value.name, [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim])
+        (
+            value.name,
+            [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim],
+        )
         for value in (*graph.input, *graph.output)
     ]
 
@@ -99,33 +153,33 @@ def properties(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
-def test_the_file_keeps_the_contract_and_is_smaller(tiny_onnx: Path, int8: Path) -> None:
-    model, source = onnx.load(int8), onnx.load(tiny_onnx)
+def test_the_file_keeps_the_contract_and_is_smaller(taught: Path, int8: Path) -> None:
+    model, source = onnx.load(int8), onnx.load(taught)
     onnx.checker.check_model(model, full_check=True)
-    assert ends(int8) == ends(tiny_onnx)
+    assert ends(int8) == ends(taught)
     assert ends(int8)[0] == ("reflectance", ["batch", "height", "width", 4])
     assert ends(int8)[1][0] == "cloud_probability"
     assert model.opset_import == source.opset_import
     assert model.ir_version == source.ir_version
-    assert int8.stat().st_size < tiny_onnx.stat().st_size
+    assert int8.stat().st_size < taught.stat().st_size
 
 
-def test_the_metadata_are_kept_and_marked(tiny_onnx: Path, int8: Path) -> None:
-    before, after = properties(tiny_onnx), properties(int8)
+def test_the_metadata_are_kept_and_marked(taught: Path, int8: Path) -> None:
+    before, after = properties(taught), properties(int8)
     assert after[FACTS_KEY] == before[FACTS_KEY]
-    spec, marked = load_model(tiny_onnx).spec, load_model(int8).spec
+    spec, marked = load_model(taught).spec, load_model(int8).spec
     assert marked == replace(spec, name=f"{spec.name}-int8", halo_px=spec.exact_halo_px)
     assert set(after) == {SPEC_KEY, FACTS_KEY, PROBE_KEY, module.QUANTISED_KEY}
     origin = json.loads(after[module.QUANTISED_KEY])
-    assert origin["float_sha256"] == load_model(tiny_onnx).sha256
+    assert origin["float_sha256"] == load_model(taught).sha256
     assert origin["calibration"] in module.CALIBRATIONS
     assert origin["float_layers"] == []
 
 
 def test_the_halo_is_the_exact_one(
-    tiny_onnx: Path, data: DataSet, tmp_path: Path, recipe: Recipe
+    taught: Path, data: DataSet, tmp_path: Path, recipe: Recipe
 ) -> None:
-    float_net = load_model(tiny_onnx)
+    float_net = load_model(taught)
     float_net.spec = replace(float_net.spec, halo_px=0)
     path = tmp_path / "int8.onnx"
     path.write_bytes(module.finish(recipe.make(), float_net, recipe, ()))
@@ -140,16 +194,31 @@ def test_tiled_equals_whole_to_the_last_bit(int8: Path) -> None:
 
 
 def test_its_masks_are_those_of_the_float_net(
-    tiny_onnx: Path, made: tuple[Path, Quantised], data: DataSet
+    taught: Path, made: tuple[Path, Quantised], data: DataSet
 ) -> None:
     path, quantised = made
     agreement = quantised.agreement
     assert agreement.masks.iou is not None and agreement.masks.iou >= 0.97
     assert agreement.loss is not None and agreement.loss <= 0.005
-    assert agreement.float_net == evaluate_model(data, load_model(tiny_onnx)).pooled
+    assert agreement.float_net == evaluate_model(data, load_model(taught)).pooled
     assert agreement.int8_net == evaluate_model(data, load_model(path)).pooled
     assert quantised.comparison.passed
     assert quantised.float_layers == ()
+
+
+def test_nets_of_different_halo_are_compared_pixel_by_pixel(
+    taught: Path, int8: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    reflectance, mask = cloudy_scene(rng, 24, 1530)
+    data = DataSet((write_scene(tmp_path, "wide", reflectance, mask),))
+    float_net, int8_net = load_model(taught), load_model(int8)
+    wanted = compare_nets(data, float_net, int8_net, lambda share: None)
+    float_net.spec = replace(float_net.spec, halo_px=0)
+    assert compare_nets(data, float_net, int8_net, lambda share: None) == wanted
+    assert wanted.masks.pixels == 24 * 1530
+    assert wanted.masks.iou is not None and wanted.masks.iou > 0.9
+    assert wanted.int8_net == evaluate_model(data, int8_net).pooled
 
 
 def optimised_nodes(path: Path, folder: Path) -> Counter[str]:
@@ -161,9 +230,9 @@ def optimised_nodes(path: Path, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
 
 
-def test_it_is_integers_from_end_to_end(tiny_onnx: Path, int8: Path, tmp_path: Path) -> None:
+def test_it_is_integers_from_end_to_end(taught: Path, int8: Path, tmp_path: Path) -> None:
     nodes = optimised_nodes(int8, tmp_path)
-    convolutions = len(layer_names(prepare(onnx.load(tiny_onnx))))
+    convolutions = len(layer_names(prepare(onnx.load(taught))))
     assert nodes["QLinearConv"] == convolutions == 9
     assert nodes["QuantizeLinear"] == nodes["DequantizeLinear"] == 1
     floats = {"Conv", "FusedConv", "Add", "MaxPool", "Resize", "Min", "Max", "Clip", "Relu"}
@@ -196,10 +265,10 @@ def test_weights_use_seven_bits(int8: Path) -> None:
 
 @pytest.mark.parametrize("layer", ["stem", "down0_0_depthwise", "up0_project", "head"])
 def test_a_layer_is_kept_in_float(
-    tiny_onnx: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
+    taught: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
 ) -> None:
     path = tmp_path / "int8.onnx"
-    path.write_bytes(module.finish(recipe.make([layer]), load_model(tiny_onnx), recipe, [layer]))
+    path.write_bytes(module.finish(recipe.make([layer]), load_model(taught), recipe, [layer]))
     graph = onnx.load(path).graph
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
     kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
@@ -231,7 +300,7 @@ def scores(iou: float, pixels: int = 1000) -> Confusion:
 
 
 def test_a_missed_bar_puts_layers_back_to_float(
-    tiny_onnx: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ious = iter([0.5, 0.5, 0.99])
 
@@ -243,7 +312,7 @@ def test_a_missed_bar_puts_layers_back_to_float(
         Recipe, "costliest", lambda self, floats: ("up0", "up0_project")[len(floats) - 1]
     )
     path = tmp_path / "int8.onnx"
-    quantised = quantise(tiny_onnx, data, path, QuantiseOptions(float_layers=("stem",)))
+    quantised = quantise(taught, data, path, QuantiseOptions(float_layers=("stem",)))
     assert quantised.float_layers == ("stem", "up0", "up0_project")
     origin = json.loads(properties(path)[module.QUANTISED_KEY])
     assert origin["float_layers"] == ["stem", "up0", "up0_project"]
@@ -265,9 +334,7 @@ def test_what_is_fit_to_be_published(agreement: Agreement, reason: str | None) -
     fault = agreement.fault(QuantiseOptions())
     assert (fault is None) == (reason is None)
     if reason is not None and fault is not None:
-        assert pytest.raises(ExportError, match=reason)
-        with pytest.raises(ExportError, match=reason):
-            raise ExportError(fault)
+        assert re.search(reason, fault)
 
 
 def black_tiles(*_: object) -> Tiles:
@@ -276,29 +343,268 @@ def black_tiles(*_: object) -> Tiles:
 
 
 def test_absurd_calibration_is_refused_with_nothing_written(
-    tiny_onnx: Path, geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: Path, geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "calibration_tiles", black_tiles)
     monkeypatch.setattr(module, "MOST_FLOAT", 1)
     output = tmp_path / "made" / "int8.onnx"
-    result = run_command("quantise", tiny_onnx, geotiff_dataset, "-o", output)
+    result = run_command("quantise", taught, geotiff_dataset, "-o", output)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith(f"Error: {output} is not published: its masks reach an IoU of 0")
+    assert result.stderr.startswith(
+        f"Error: {output} is not published: its masks reach an IoU of 0"
+    )
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.onnx"))
 
 
 def test_answers_that_hang_on_the_kernels_are_refused(
-    tiny_onnx: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: Path, tiny_onnx: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_session = module.open_session
-
     def other_kernels(content: bytes, *, optimised: bool = True) -> Any:
         return open_session(content if optimised else tiny_onnx.read_bytes())
 
     monkeypatch.setattr(module, "open_session", other_kernels)
-    monkeypatch.setattr(module, "INT8_ATOL", 1e-6)
     with pytest.raises(ExportError, match="run with other kernels"):
-        quantise(tiny_onnx, data, tmp_path / "int8.onnx")
+        quantise(taught, data, tmp_path / "int8.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_printed_and_logging_is_left_alone(
+    taught: Path, data: DataSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers = list(logging.getLogger().handlers)
+    shares: list[float] = []
+    quantise(taught, data, tmp_path / "int8.onnx", on_progress=shares.append)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger().handlers == handlers
+    assert shares == sorted(shares) and shares[-1] == 1.0
+
+
+def test_the_command_says_what_it_made(taught: Path, geotiff_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    result = run_command("quantise", taught, geotiff_dataset, "-o", output, "--float", "stem")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"compared with {OWN}: largest difference 0.0e+00")
+    assert re.fullmatch(rf"compared with {taught}: mask IoU (0\.9[7-9]\d\d|1\.0000)", lines[1])
+    assert re.fullmatch(r"cloud IoU with the labels: 0\.\d{4} in float, 0\.\d{4} in INT8", lines[2])
+    assert lines[3].endswith("in float: stem")
+    assert lines[4] == f"{output}: {output.stat().st_size / 1e6:.3f} MB"
+    assert len(lines) == 5
+
+
+def test_the_core_install_is_enough_to_use_it(
+    int8: Path, geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnx", "tensorflow", "keras", "tf2onnx", "onnxruntime.quantization"):
+        monkeypatch.setitem(sys.modules, name, None)
+    scene = geotiff_dataset / "scenes" / "scene00.tif"
+    for words in (
+        ("info", int8),
+        ("compare", int8),
+        ("evaluate", geotiff_dataset, "-m", int8),
+        ("predict", scene, "-m", int8, "-o", tmp_path),
+    ):
+        result = run_command(*words)
+        assert (result.exit_code, result.stderr) == (0, ""), words
+    (summary,) = tmp_path.glob("*.json")
+    comparison = json.loads(summary.read_text())["comparison"]
+    assert comparison["reference"] == OWN
+    assert comparison["atol"] == INT8_ATOL
+    assert comparison["min_iou"] == OWN_IOU
+    assert comparison["mask_iou"] == 1.0 and comparison["passed"]
+
+
+def test_a_missing_extra_is_named(
+    taught: Path, geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = run_command("quantise", taught, geotiff_dataset, "-o", tmp_path / "int8.onnx")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        'Error: onnx is not installed; get it with: pip install "cloudnet[train]"\n'
+    )
+
+
+def test_an_output_in_the_way_is_kept(
+    taught: Path, data: DataSet, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "int8.onnx"
+    output.write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"):
+        quantise(taught, data, output)
+    assert output.read_text() == "mine"
+    monkeypatch.setattr(module, "calibrate", lambda *_: recipe)
+    quantise(taught, data, output, QuantiseOptions(overwrite=True))
+    assert load_model(output).spec.name.endswith("-int8")
+
+
+def test_bad_input_is_refused(taught: Path, int8: Path, data: DataSet, tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    with pytest.raises(ModelError, match="INT8 already"):
+        quantise(int8, data, output)
+    with pytest.raises(ModelError, match="no layer steam; its layers are stem, down0_0_depthwise"):
+        quantise(taught, data, output, QuantiseOptions(float_layers=("stem", "steam")))
+    with pytest.raises(ModelError, match="does not exist"):
+        quantise(tmp_path / "none.onnx", data, output)
+    other = onnx.load(taught)
+    probe = read_probe(load_model(taught))
+    write_probe(other, Probe(probe.tiles, probe.answers + 0.1), tmp_path / "off.onnx")
+    with pytest.raises(ComparisonError, match="Keras says"):
+        quantise(tmp_path / "off.onnx", data, output)
+    assert not output.exists()
+
+
+def test_a_graph_that_loses_its_meaning_is_refused(
+    taught: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any) -> Any:
+        model = prepare(model)
+        model.graph.node[0].op_type = "Unheard"
+        return model
+
+    monkeypatch.setattr(module, "prepare", broken)
+    with pytest.raises(ExportError, match=r"taught\.onnx is no graph that can be made INT8"):
+        quantise(taught, data, tmp_path / "out.onnx")
+
+
+def with_answers(
+    source: Path, path: Path, change: Callable[[Tiles], Tiles], atol: float = INT8_ATOL
+) -> Path:
+    """Write a copy of an INT8 file whose probe is changed."""
+    probe = read_probe(load_model(source))
+    write_probe(onnx.load(source), Probe(probe.tiles, change(probe.answers), atol), path)
+    return path
+
+
+def shifted(answers: Tiles) -> Tiles:
+    """Put the certain far off, as a kernel that saturates would."""
+    return np.where(answers > 0.9, answers - 0.2, answers).astype(np.float32)
+
+
+def half_flipped(answers: Tiles) -> Tiles:
+    """Bring answers that lie near the threshold to its other side, by less than the tolerance."""
+    near = np.abs(answers - 0.5) < 0.02
+    return np.where(near, 1 - answers, answers).astype(np.float32)
+
+
+def test_the_probe_is_its_own_with_a_tolerance(int8: Path, tmp_path: Path) -> None:
+    comparison = replay_probe(load_model(int8))
+    assert (comparison.reference, comparison.atol, comparison.min_iou) == (OWN, INT8_ATOL, OWN_IOU)
+    assert comparison.largest == 0 and comparison.mask_iou == 1.0
+    near = with_answers(int8, tmp_path / "near.onnx", lambda answers: answers * np.float32(0.97))
+    assert replay_probe(load_model(near)).largest == pytest.approx(0.03, abs=0.002)
+    off = with_answers(int8, tmp_path / "off.onnx", shifted)
+    comparison = replay_probe(load_model(off))
+    with pytest.raises(
+        ComparisonError, match=r"said at publication: on probe .* up to 0\.2 "
+    ) as error:
+        comparison.require(off)
+    assert error.value.exit_code == 1
+    result = run_command("compare", off)
+    assert result.exit_code == 1
+
+
+def test_a_file_cannot_allow_itself_more(int8: Path, tmp_path: Path) -> None:
+    path = with_answers(int8, tmp_path / "lax.onnx", shifted, atol=0.5)
+    with pytest.raises(ModelError, match=r"lax\.onnx: its probe is damaged"):
+        replay_probe(load_model(path))
+
+
+def test_the_mask_iou_counts_beside_the_tolerance() -> None:
+    rows = (
+        Case("a", 1, 8, 0.04, 0.01, 0, 0.5, 20),
+        Case("b", 1, 8, 0.03, 0.01, 0, 1.0, 980),
+        Case("c", 1, 8, 0.03, 0.01, 0, None, 0),
+    )
+    comparison = Comparison(rows, INT8_ATOL, OWN, OWN_IOU)
+    assert comparison.mask_iou == pytest.approx(0.99)
+    assert comparison.passed
+    stricter = replace(comparison, min_iou=0.995)
+    assert not stricter.passed
+    with pytest.raises(ComparisonError, match=r"mask IoU 0\.990 in all; do not use it here"):
+        stricter.require(Path("a.onnx"))
+    assert replace(comparison, min_iou=None).passed
+    assert Comparison(rows[2:], INT8_ATOL, OWN, OWN_IOU).passed
+    assert comparison.to_dict()["mask_iou"] == comparison.mask_iou
+
+
+def test_it_is_compared_with_keras_by_its_masks(
+    taught: Path, int8: Path, tiny_run: Path, geotiff_dataset: Path, tmp_path: Path
+) -> None:
+    from cloudnet.compare import scene_tiles
+    from cloudnet.model import load_net
+
+    head = [node for node in onnx.load(taught).graph.node if node.op_type == "Conv"][-1]
+    weights = {tensor.name: tensor for tensor in onnx.load(taught).graph.initializer}
+    kernel, bias = (onnx.numpy_helper.to_array(weights[name]) for name in head.input[1:])
+    net = load_net(tiny_run / "model.keras")
+    net.get_layer("head").set_weights([kernel.transpose(2, 3, 1, 0), bias])
+    net.save(tmp_path / "taught.keras")
+    model = load_model(int8)
+    tiles = scene_tiles(geotiff_dataset / "scenes" / "scene00.tif", model.spec)
+    comparison = compare_with_keras(model, tmp_path / "taught.keras", [tiles])
+    assert comparison.min_iou == INT8_IOU
+    assert comparison.passed
+    assert 1e-4 < comparison.largest < 0.4
+    names = [case.name for case in comparison.cases]
+    assert names[:2] == ["probe", "real tiles 1"]
+    assert "overcast" in names and "random reflectance" not in names
+    other = compare_with_keras(model, tiny_run / "model.keras", [tiles])
+    with pytest.raises(ComparisonError, match="does not say what Keras says"):
+        other.require(int8)
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> DataSet:
+    """Scenes of 300 px: overcast, clear or unlabelled, each of another brightness; one black."""
+    scenes = []
+    for number, kind in enumerate([0, 1, 255] * 4):
+        values = np.full((300, 300, 4), 0.02 + 0.05 * number, dtype=np.float32)
+        mask = np.full((300, 300), kind, dtype=np.uint8)
+        scenes.append(write_scene(tmp_path, f"s{number:02d}", values, mask))
+    scenes.append(
+        write_scene(tmp_path, "void", np.zeros((300, 300, 4), np.float32), np.zeros((300, 300)))
+    )
+    return DataSet(tuple(scenes))
+
+
+def write_scene(folder: Path, name: str, values: Tiles, mask: NDArray[Any]) -> LabelledScene:
+    path = write_scene_npy(folder / "scenes" / f"{name}.npy", values)
+    labels = write_mask_npy(folder / "masks" / f"{name}.npy", mask)
+    rows, cols = mask.shape
+    return LabelledScene(name, path, labels, rows, cols, name)
+
+
+def test_calibration_tiles_show_all_that_the_data_hold(
+    varied: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: list[Window] = []
+    read = Scene.read
+
+    def spy(scene: Scene, window: Window) -> tuple[Any, Any]:
+        windows.append(window)
+        return read(scene, window)
+
+    monkeypatch.setattr(Scene, "read", spy)
+    tiles = calibration_tiles(varied, 16, 12)
+    assert tiles.shape == (12, 128, 128, 4) and tiles.dtype == np.float32
+    levels = np.unique(tiles.round(3))
+    np.testing.assert_allclose(levels, 0.02 + 0.05 * np.arange(12), atol=1e-3)
+    assert max(max(window.rows, window.cols) for window in windows) == 128
+    np.testing.assert_array_equal(calibration_tiles(varied, 16, 12), tiles)
+
+
+def test_calibration_tiles_fit_the_stride_and_small_scenes(tmp_path: Path) -> None:
+    scene = lopsided_scene(70, 200)
+    small = DataSet((write_scene(tmp_path, "small", scene, np.zeros((70, 200))),))
+    tiles = calibration_tiles(small, 48)
+    assert tiles.shape[1:] == (144, 144, 4)
+    assert 2 <= len(tiles) <= 4
+    np.testing.assert_array_equal(tiles[:, 70:140], tiles[:, 69::-1])
+
+
+def test_data_without_data_are_refused(varied: DataSet) -> None:
+    with pytest.raises(DatasetError, match="no scene holds enough data"):
+        calibration_tiles(DataSet(varied.scenes[-1:]), 16)

@@ -384,6 +384,18 @@ def test_a_finished_run_learns_on_with_more_epochs(copied_run: Run, dataset: Dat
     assert copied_run.read_config()["training"]["epochs"] == 5
 
 
+def test_only_kernels_are_decayed(dataset: DataSet, tmp_path: Path) -> None:
+    # A step at the full rate takes the decayed weights down to what the gradient adds.
+    config = tiny_config(
+        **QUICK, epochs=1, learning_rate=1e-3, weight_decay=900.0, warmup_share=0.0
+    )
+    net = load_net(train(dataset, tmp_path / "run", config).model)
+    gamma = net.get_layer("stem_norm").get_weights()[0]
+    (kernel,) = net.get_layer("stem_convolution").get_weights()
+    assert np.abs(gamma - 1).max() < 0.01
+    assert np.abs(kernel).max() < 0.02
+
+
 # The best is kept, and no more epochs are spent than are of use.
 
 
@@ -422,14 +434,9 @@ def test_folds_validate_each_place_once_and_resume_one_by_one(
     config = tiny_config(**QUICK, epochs=1)
     folder = tmp_path / "folds"
 
-    def stop(progress: Progress) -> None:
-        if (folder / "fold2").exists() and (folder / "fold2" / "config.json").exists():
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_folds(dataset, folder, config, 2, on_progress=stop)
-    # As a run is left that was killed before it had begun.
-    (folder / "fold2" / "config.json").unlink()
+        train_folds(dataset, folder, config, 2, on_progress=Stop(1))
+    assert (folder / "fold2").is_dir(), "a folder alone is no run that was begun"
     first = contents(folder / "fold1")
     runs = train_folds(dataset, folder, config, 2, resume=True)
     assert [run.folder for run in runs] == [folder / "fold1", folder / "fold2"]
