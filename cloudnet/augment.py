@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from cloudnet.errors import ModelError
+from cloudnet.spec import NO_DATA
 
 Tensor: TypeAlias = Any
 
@@ -91,16 +92,17 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
 
 
 def apply(image: Tensor, mask: Tensor, drawn: Draw, tile_px: int) -> tuple[Tensor, Tensor]:
-    """Bring a square block that was read to the size of a tile, as drawn.
+    """Bring a block that was read to the size of a tile, as drawn.
 
     Parameters
     ----------
     image
-        (n, n, bands) float32 reflectance.
+        (rows, cols, bands) float32 reflectance: `block_px` of the draw a side, or as many as the
+        scene has; what is missing to the right and below becomes 0, unlabelled.
     mask
-        (n, n, 1) uint8: 0, 1, 255.
+        (rows, cols, 1) uint8: 0, 1, 255.
     drawn
-        The draw; the block was read at the size that its zoom asks for.
+        The draw.
     tile_px
         Side of the tile.
 
@@ -108,18 +110,34 @@ def apply(image: Tensor, mask: Tensor, drawn: Draw, tile_px: int) -> tuple[Tenso
     -------
     image (tile_px, tile_px, bands) float32, mask (tile_px, tile_px, 1) uint8.
     """
-    size = [tile_px, tile_px]
-    same = tf.equal(tf.shape(image)[0], tile_px)
-    image = tf.cond(same, lambda: image, lambda: tf.image.resize(image, size, "bilinear"))
-    mask = tf.cond(same, lambda: mask, lambda: tf.image.resize(mask, size, "nearest"))
-    image = image * drawn.gain
-    turns = [
-        (drawn.flip_rows, lambda x: tf.reverse(x, [0])),
-        (drawn.flip_cols, lambda x: tf.reverse(x, [1])),
-        (drawn.transpose, lambda x: tf.transpose(x, [1, 0, 2])),
-    ]
-    for wanted, turn in turns:
-        image, mask = tf.cond(
-            wanted, lambda i=image, m=mask, t=turn: (t(i), t(m)), lambda i=image, m=mask: (i, m)
-        )
-    return tf.ensure_shape(image, [tile_px, tile_px, None]), tf.ensure_shape(mask, [*size, 1])
+    size = tf.shape(image)[:2]
+    scaled = tf.cast(tf.round(tf.cast(size, tf.float32) * drawn.zoom), tf.int32)
+    wanted = tf.where(
+        size < block_px(drawn, tile_px), tf.clip_by_value(scaled, 1, tile_px), tile_px
+    )
+    same = tf.reduce_all(tf.equal(size, wanted))
+    image = tf.cond(same, lambda: image, lambda: tf.image.resize(image, wanted, "bilinear"))
+    mask = tf.cond(same, lambda: mask, lambda: tf.image.resize(mask, wanted, "nearest"))
+    missing = [[0, tile_px - wanted[0]], [0, tile_px - wanted[1]], [0, 0]]
+    image = tf.pad(image * drawn.gain, missing)
+    mask = tf.pad(mask, missing, constant_values=NO_DATA)
+    image, mask = (_turn(pixels, drawn) for pixels in (image, mask))
+    return (
+        tf.ensure_shape(image, [tile_px, tile_px, None]),
+        tf.ensure_shape(mask, [tile_px, tile_px, 1]),
+    )
+
+
+def block_px(drawn: Draw, tile_px: int) -> Tensor:
+    """Return the side of the square block, int32, that a tile of this draw is made of."""
+    return tf.cast(tf.round(tile_px / drawn.zoom), tf.int32)
+
+
+def _turn(pixels: Tensor, drawn: Draw) -> Tensor:
+    """Flip and transpose (n, n, channels) as drawn: two operations, whatever was drawn."""
+    steps = tf.where([drawn.flip_rows, drawn.flip_cols, False], -1, 1)
+    last = tf.shape(pixels) - 1
+    begin = tf.where(steps < 0, last, 0)
+    # The end is masked: from the beginning, every step, as far as there are pixels.
+    flipped = tf.strided_slice(pixels, begin, begin, steps, end_mask=0b111)
+    return tf.transpose(flipped, tf.where(drawn.transpose, [1, 0, 2], [0, 1, 2]))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from cloudnet.augment import Augmentation, apply, draw
+from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
@@ -146,17 +146,16 @@ def training_dataset(
     tf.data.Dataset of image (batch, tile_px, tile_px, 4) float32 and target
     (batch, tile_px, tile_px, 2) float32: cloud, and weight 0 where unlabelled.
     """
-    sizes = tf.constant([[scene.rows, scene.cols] for scene in tiles.scenes], dtype=tf.float32)
+    sizes = tf.constant([[scene.rows, scene.cols] for scene in tiles.scenes], dtype=tf.int32)
 
     def load(index: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
-        side = tf.round(tiles.tile_px / drawn.zoom)
-        free = tf.maximum(sizes[index] - side, 0.0)
-        corner = tf.floor([drawn.row_share, drawn.col_share] * (free + 1.0))
-        corner = tf.minimum(corner, free)
-        window = tf.cast(tf.concat([corner, [side, side]], axis=0), tf.int64)
+        size = tf.minimum(sizes[index], block_px(drawn, tiles.tile_px))
+        free = tf.cast(sizes[index] - size, tf.float32)
+        corner = tf.minimum(tf.floor([drawn.row_share, drawn.col_share] * (free + 1.0)), free)
+        window = tf.cast(tf.concat([tf.cast(corner, tf.int32), size], axis=0), tf.int64)
         image, mask = _read_block(reader, index, window, window)
-        return apply(image, mask, drawn, tiles.tile_px)
+        return _to_target(*apply(image, mask, drawn, tiles.tile_px))
 
     def one_epoch(epoch: Tensor) -> TileData:
         order, seeds = tf.numpy_function(
@@ -165,11 +164,7 @@ def training_dataset(
         order, seeds = tf.ensure_shape(order, [None]), tf.ensure_shape(seeds, [None, 2])
         return _batches(tf.data.Dataset.from_tensor_slices((order, seeds)), load, batch)
 
-    return (
-        tf.data.Dataset.range(epochs.start, epochs.stop)
-        .flat_map(one_epoch)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return _finish(tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch))
 
 
 def validation_dataset(
@@ -201,16 +196,26 @@ def validation_dataset(
     def load(row: Tensor) -> tuple[Tensor, Tensor]:
         image, mask = _read_block(reader, row[0], row[1:5], row[5:9])
         image = tf.ensure_shape(image, [tile_px, tile_px, None])
-        return image, tf.ensure_shape(mask, [tile_px, tile_px, 1])
+        return _to_target(image, tf.ensure_shape(mask, [tile_px, tile_px, 1]))
 
     plan = tf.data.Dataset.from_tensor_slices(np.array(rows, dtype=np.int64))
-    return _batches(plan, load, batch).prefetch(tf.data.AUTOTUNE)
+    return _finish(_batches(plan, load, batch))
 
 
 def _batches(plan: TileData, load: Callable[..., tuple[Tensor, Tensor]], batch: int) -> TileData:
-    """Load tiles in parallel, in the plan's order, batch them, and make targets of the masks."""
-    tiles = plan.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch)
-    return tiles.map(_to_target, num_parallel_calls=1, deterministic=True)
+    """Load tiles in parallel, in the plan's order, and batch them."""
+    return plan.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch)
+
+
+def _finish(batches: TileData) -> TileData:
+    """Prefetch batches, and keep loading and batching apart.
+
+    TensorFlow 2.21 fuses the two by default, and the fused one was seen to wait for ever for calls
+    that had ended when its iterator was given back.
+    """
+    options = tf.data.Options()
+    options.experimental_optimization.map_and_batch_fusion = False
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _read_block(
@@ -226,7 +231,7 @@ def _read_block(
 
 
 def _to_target(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the images and the targets that `losses` describes, of masks (batch, n, n, 1)."""
+    """Return the image and the target that `losses` describes, of a mask (n, n, 1)."""
     return image, tf.gather(TARGETS, tf.cast(mask[..., 0], tf.int32))
 
 

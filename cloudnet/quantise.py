@@ -5,27 +5,20 @@ from __future__ import annotations
 import copy
 import io
 import json
-import re
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QDQQuantizer,
-    QuantType,
-    create_calibrator,
-)
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
 
+from cloudnet.calibration import BATCH, Tiles, batches, calibration_tiles
 from cloudnet.compare import (
     DEFAULT_ATOL,
     OWN_IOU,
@@ -34,24 +27,15 @@ from cloudnet.compare import (
     read_probe,
     replay_probe,
 )
-from cloudnet.dataset import DataSet, LabelledScene, Mask
-from cloudnet.errors import DatasetError, ExportError, ModelError
+from cloudnet.dataset import DataSet, Mask
+from cloudnet.errors import ExportError, ModelError
 from cloudnet.evaluate import Confusion
 from cloudnet.files import refuse_existing, whole_file
+from cloudnet.int8_graph import Proto, gain, layer_names, prepare, refine, serialise
 from cloudnet.probe import INT8_ATOL, Probe
-from cloudnet.runtime import (
-    FACTS_KEY,
-    PROBE_KEY,
-    CloudModel,
-    load_model,
-    open_session,
-    pad_mirrored,
-)
-from cloudnet.spec import CLOUD, NO_DATA, SPEC_KEY, Spec
-from cloudnet.tiles import Window, grid, round_up
+from cloudnet.runtime import FACTS_KEY, PROBE_KEY, CloudModel, load_model, open_session
+from cloudnet.spec import SPEC_KEY, Spec
 
-Tiles: TypeAlias = NDArray[np.float32]
-Proto: TypeAlias = Any
 Ranges: TypeAlias = Any
 Progress: TypeAlias = Callable[[float], None]
 
@@ -60,14 +44,6 @@ QUANTISED_KEY = "cloudnet_quantised"
 
 SUFFIX = "-int8"
 """Added to the name of a spec."""
-
-CALIBRATION_TILES = 64
-CALIBRATION_TILE_PX = 128
-BATCH = 8
-SEED = 20182
-
-UNLABELLED, CLEAR, MIXED, OVERCAST = range(4)
-BRIGHTNESS_BINS = 4
 
 CALIBRATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "percentile 99.9": (CalibrationMethod.Percentile, {"percentile": 99.9, "symmetric": False}),
@@ -78,12 +54,6 @@ CALIBRATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 On a first net, masks of 197 scenes reached an IoU of 0.993, 0.992 and 0.990 with the float net's;
 with entropy, left out here, 0.977 to 0.988 by what tiles were drawn, in three times the time."""
-
-CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
-"""What becomes of reflectance before the first convolution."""
-
-DOUBLING = "doubling"
-"""Name of the scales of a resize that repeats each cell twice both ways."""
 
 QUANTISED_OPS = ["Conv", "Relu", "MaxPool", "Resize", "Add"]
 
@@ -294,173 +264,6 @@ def _check_portable(model: CloudModel, output: Path) -> None:
         )
 
 
-# Calibration tiles
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A window that may become a calibration tile: its scene, cover and brightness."""
-
-    scene: LabelledScene
-    window: Window
-    cover: int
-    brightness: float
-
-
-def calibration_tiles(dataset: DataSet, stride: int, count: int = CALIBRATION_TILES) -> Tiles:
-    """Read tiles of all kinds of cover and brightness, spread over the scenes.
-
-    Windows are drawn from every scene, none of which is held, and sorted into clear, mixed,
-    overcast and unlabelled, each from dark to bright in four parts; tiles are then taken from these
-    in turn.
-
-    Returns
-    -------
-    (n, side, side, 4) float32 reflectance, n at most `count`, side a multiple of `stride`.
-
-    Raises
-    ------
-    DatasetError
-        When no scene has data.
-    """
-    rng = np.random.default_rng(SEED)
-    side = round_up(CALIBRATION_TILE_PX, stride)
-    each = max(4, ceil(4 * count / len(dataset.scenes)))
-    drawn = [_draw_windows(scene, side, each, rng) for scene in dataset.scenes]
-    candidates = [candidate for part in drawn for candidate in part]
-    if not candidates:
-        raise DatasetError("no scene holds enough data to calibrate on; give other scenes")
-    tiles = []
-    for candidate in _take_in_turn(_stratify(candidates, rng), count):
-        with candidate.scene.open() as source:
-            reflectance, _ = source.read(candidate.window)
-        tiles.append(pad_mirrored(reflectance, side, side))
-    return np.stack(tiles)
-
-
-def _draw_windows(
-    scene: LabelledScene, side: int, count: int, rng: np.random.Generator
-) -> list[_Candidate]:
-    """Draw windows of a scene without holding it; those mostly without data count for nothing."""
-    windows = [tile.read for tile in grid(scene.rows, scene.cols, side, 0)]
-    drawn = rng.permutation(len(windows))[:count]
-    candidates = []
-    with scene.open() as source:
-        for window in (windows[number] for number in sorted(drawn)):
-            reflectance, valid = source.read(window)
-            if valid.mean() > 0.5:
-                cover = _cover(scene.read_mask(window))
-                brightness = float(reflectance[valid][:, :3].mean())
-                candidates.append(_Candidate(scene, window, cover, brightness))
-    return candidates
-
-
-def _cover(mask: Mask) -> int:
-    """Return what labels say of a window."""
-    labelled = mask != NO_DATA
-    if labelled.mean() < 0.5:
-        return UNLABELLED
-    share = np.count_nonzero(mask == CLOUD) / np.count_nonzero(labelled)
-    return CLEAR if share < 0.05 else OVERCAST if share > 0.95 else MIXED
-
-
-def _stratify(candidates: Sequence[_Candidate], rng: np.random.Generator) -> list[list[_Candidate]]:
-    """Return the candidates by cover and brightness, each part in random order."""
-    strata = []
-    for cover in (UNLABELLED, CLEAR, MIXED, OVERCAST):
-        alike = [candidate for candidate in candidates if candidate.cover == cover]
-        alike.sort(key=lambda candidate: candidate.brightness)
-        for part in np.array_split(np.arange(len(alike)), BRIGHTNESS_BINS):
-            strata.append([alike[number] for number in rng.permutation(part)])
-    return strata
-
-
-def _take_in_turn(strata: list[list[_Candidate]], count: int) -> list[_Candidate]:
-    """Take one from each stratum in turn, until there are enough or none is left."""
-    longest = max(map(len, strata))
-    turns = (part[turn] for turn in range(longest) for part in strata if turn < len(part))
-    return [candidate for candidate, _ in zip(turns, range(count))]
-
-
-# The graph, before
-
-
-def prepare(model: Proto) -> Proto:
-    """Return a copy whose convolutions bear the names of their layers and shapes are known.
-
-    Doublings become resizes by a constant: as tf2onnx writes them, they ask each float tensor for
-    its shape, and all of it would be dequantised for that. onnxruntime's own `quant_pre_process`
-    changes nothing in these graphs.
-    """
-    model = copy.deepcopy(model)
-    graph = model.graph
-    names = _names_of_layers(graph)
-    for node in graph.node:
-        node.name = names.get(node.output[0], node.name)
-    scales = np.array([1, 1, 2, 2], np.float32)
-    graph.initializer.append(onnx.numpy_helper.from_array(scales, DOUBLING))
-    for node in graph.node:
-        modes = {entry.s for entry in node.attribute if entry.name == "mode"}
-        if node.op_type == "Resize" and len(node.input) == 4 and modes == {b"nearest"}:
-            node.input[2:] = [DOUBLING]
-    _prune(graph)
-    return onnx.shape_inference.infer_shapes(model)
-
-
-def layer_names(graph: Proto) -> list[str]:
-    """Return the names of the layers of a prepared graph that can be kept in float."""
-    return [node.name for node in graph.graph.node if node.op_type == "Conv"]
-
-
-def _names_of_layers(graph: Proto) -> dict[str, str]:
-    """Return the name of each convolution's layer, by its output.
-
-    tf2onnx keeps Keras's name in the path of a node, "…/up0_project_1/BiasAdd", but not where it
-    folds the normalisation: then that of the activation that follows is taken, without "_relu".
-    """
-    users = _users(graph)
-    names: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type != "Conv":
-            continue
-        paths = [node.name, *(user.name for user in users[node.output[0]])]
-        path = next((path for path in paths if "/" in path), node.name)
-        name = re.sub(r"_\d+$", "", path.split("/")[-2]) if "/" in path else path
-        name = name.removesuffix("_relu")
-        names[node.output[0]] = node.name if name in names.values() else name
-    return names
-
-
-def _users(graph: Proto) -> Mapping[str, list[Proto]]:
-    """Return the nodes that take each tensor."""
-    users: dict[str, list[Proto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    return users
-
-
-def _makers(graph: Proto) -> dict[str, Proto]:
-    """Return the node that makes each tensor."""
-    return {name: node for node in graph.node for name in node.output}
-
-
-def _prune(graph: Proto) -> None:
-    """Remove nodes and weights that no output needs."""
-    needed = {value.name for value in graph.output}
-    for node in reversed(list(graph.node)):
-        if needed.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            needed.update(node.input)
-    for tensor in list(graph.initializer):
-        if tensor.name not in needed:
-            graph.initializer.remove(tensor)
-
-
-# Calibration and quantisation
-
-
 @dataclass(frozen=True)
 class Recipe:
     """All that an INT8 net is made of, and what the float net says of the calibration tiles.
@@ -503,19 +306,15 @@ class Recipe:
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         model = quantizer.model.model
-        guard_floats(model.graph, floats)
-        if self.spec.reflectance_range[0] == 0.0:
-            fold_clipping(model.graph)
-        double_in_place(model.graph)
-        shorten_names(model.graph)
+        refine(model.graph, floats, from_zero=self.spec.reflectance_range[0] == 0.0)
         return model
 
     def _fixed_ranges(self) -> dict[str, list[dict[str, Any]]]:
         """Return the range of the input, which is known, and of the logits, which is bounded."""
         convolutions = [node for node in self.graph.graph.node if node.op_type == "Conv"]
         clipped, logits = convolutions[0].input[0], convolutions[-1].output[0]
-        bounds = {
-            clipped: _gain(self.graph.graph) * np.array(self.spec.reflectance_range),
+        bounds: dict[str, NDArray[Any]] = {
+            clipped: gain(self.graph.graph) * np.array(self.spec.reflectance_range),
             logits: np.clip(np.ravel(self.ranges[logits].range_value), -LOGITS, LOGITS),
         }
         return {
@@ -525,8 +324,8 @@ class Recipe:
 
     def disagreement(self, floats: Sequence[str] = ()) -> float:
         """Return the share of cloud on the calibration tiles that one net alone finds."""
-        threshold = self.spec.threshold
-        after, before = _run(self.make(floats), self.tiles) >= threshold, self.wanted >= threshold
+        after = run_graph(self.make(floats), self.tiles) >= self.spec.threshold
+        before = self.wanted >= self.spec.threshold
         return int((after != before).sum()) / max(int((after | before).sum()), 1)
 
     def costliest(self, floats: Sequence[str]) -> str:
@@ -543,7 +342,7 @@ def calibrate(graph: Proto, float_net: CloudModel, tiles: Tiles, on_progress: Pr
     ExportError
         When the prepared graph is not the same net any more.
     """
-    wanted = np.concatenate([float_net.run(batch) for batch in _batches(tiles)])
+    wanted = np.concatenate([float_net.run(batch) for batch in batches(tiles)])
     _check_prepared(graph, tiles[:BATCH], wanted[:BATCH], float_net.path)
     recipes = []
     for name, (method, settings) in CALIBRATIONS.items():
@@ -556,7 +355,7 @@ def calibrate(graph: Proto, float_net: CloudModel, tiles: Tiles, on_progress: Pr
 def _check_prepared(graph: Proto, tiles: Tiles, wanted: NDArray[np.float32], source: Path) -> None:
     """Raise ExportError where a prepared graph does not say what it said before."""
     try:
-        same = np.allclose(_run(graph, tiles), wanted, atol=DEFAULT_ATOL)
+        same = np.allclose(run_graph(graph, tiles), wanted, atol=DEFAULT_ATOL)
         cause = None
     except Exception as error:  # onnxruntime's errors share no base but Exception
         same, cause = False, error
@@ -578,7 +377,7 @@ def find_ranges(graph: Proto, tiles: Tiles, method: Any, settings: Mapping[str, 
             calibrate_method=method,
             extra_options=dict(settings),
         )
-        for batch in _batches(tiles):
+        for batch in batches(tiles):
             calibrator.collect_data(_Feed({name: batch}))
         return calibrator.compute_data()
 
@@ -594,154 +393,11 @@ class _Feed:
         return next(self._batches, None)
 
 
-def _batches(tiles: Tiles) -> list[Tiles]:
-    return [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
-
-
-def _run(model: Proto, tiles: Tiles) -> NDArray[np.float32]:
+def run_graph(model: Proto, tiles: Tiles) -> NDArray[np.float32]:
     """Run a graph on tiles."""
     session = open_session(model.SerializeToString())
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in _batches(tiles)])
-
-
-# The graph, after
-
-
-def guard_floats(graph: Proto, floats: Sequence[str]) -> None:
-    """Guard layers in float from onnxruntime, which would quantise them after all.
-
-    From 1.21 on it does so, with one scale for the whole layer, wherever a convolution stands
-    between dequantise and quantise and the former has a single scale. So a guarded layer gets a
-    dequantise node of its own, with the same scale once for each channel.
-    """
-    makers, constants = _makers(graph), _constants(graph)
-    for node in [node for node in graph.node if node.name in floats]:
-        before = makers.get(node.input[0])
-        if before is None or before.op_type != "DequantizeLinear":
-            continue
-        groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
-        channels = constants[node.input[1]].shape[1] * groups
-        inputs = [before.input[0]]
-        for name in before.input[1:]:
-            inputs.append(f"{name}_of_{node.name}")
-            each = np.full(channels, constants[name])
-            graph.initializer.append(onnx.numpy_helper.from_array(each, inputs[-1]))
-        output = f"{node.name}_input"
-        guard = onnx.helper.make_node("DequantizeLinear", inputs, [output], axis=1)
-        graph.node.insert(list(graph.node).index(node), guard)
-        node.input[0] = output
-    _prune(graph)
-
-
-def fold_clipping(graph: Proto) -> None:
-    """Quantise the input at once, where it was clipped and scaled as floats before.
-
-    The quantised range begins at 0 and ends where the graph clips: numbers beyond are saturated,
-    which is clipping, and the gain goes into the scale. Answers stay the same bits. Where the first
-    convolution is in float nothing is done.
-    """
-    chain = _input_chain(graph)
-    readers = _users(graph)[chain[-1].output[0]] if chain else []
-    if [node.op_type for node in readers] != ["QuantizeLinear"]:
-        return
-    (quantize,) = readers
-    scale = _constants(graph)[quantize.input[1]] / np.float32(_gain(graph))
-    turns = [node for node in chain if node.op_type == "Transpose"]
-    for node in chain:
-        if node not in turns:
-            graph.node.remove(node)
-    graph.initializer.append(onnx.numpy_helper.from_array(scale, "input_scale"))
-    names = [graph.input[0].name, *(f"input_{number}" for number in range(len(turns)))]
-    names.append(quantize.output[0])
-    for node, name, following in zip([quantize, *turns], names, names[1:]):
-        node.input[0], node.output[0] = name, following
-    quantize.input[1] = "input_scale"
-    graph.node.remove(quantize)
-    graph.node.insert(0, quantize)
-
-
-def _gain(graph: Proto) -> float:
-    """Return what reflectance is multiplied by before the first convolution."""
-    constants = _constants(graph)
-    factors = [node.input[:] for node in _input_chain(graph) if node.op_type == "Mul"]
-    return prod(float(constants[name]) for names in factors for name in names if name in constants)
-
-
-def _input_chain(graph: Proto) -> list[Proto]:
-    """Return the nodes that clip, scale and turn the input, in order."""
-    users, chain = _users(graph), []
-    name = graph.input[0].name
-    while len(users[name]) == 1 and users[name][0].op_type in CLIPPING:
-        chain.append(users[name][0])
-        name = chain[-1].output[0]
-    return chain
-
-
-def _constants(graph: Proto) -> dict[str, NDArray[Any]]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
-def double_in_place(graph: Proto) -> None:
-    """Double uint8 cells by copying, where a resize stands between dequantise and quantise.
-
-    onnxruntime computes INT8 convolutions with channels last, where its resize looks each cell up
-    by itself: 19 % of the net's time. Here cells are copied twice within a row, then rows twice,
-    which takes a ninth of that and gives the same bits.
-    """
-    makers, users = _makers(graph), _users(graph)
-    for name, numbers in (("rows_apart", [0, 0, 1, -1]), ("twice", [1, 2, 2, 1])):
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
-    for resize in [node for node in graph.node if DOUBLING in node.input]:
-        before, after = makers[resize.input[0]], users[resize.output[0]]
-        kinds = [before.op_type, *(node.op_type for node in after)]
-        if kinds != ["DequantizeLinear", "QuantizeLinear"]:
-            continue
-        at = list(graph.node).index(resize)
-        for node in reversed(_doubling(before.input[0], after[0].output[0])):
-            graph.node.insert(at, node)
-        graph.node.remove(resize)
-        graph.node.remove(after[0])
-    _prune(graph)
-
-
-def _doubling(cells: str, doubled: str) -> list[Proto]:
-    """Return the nodes that double uint8 cells (batch, channels, height, width) in both ways."""
-
-    def name(step: str) -> str:
-        return f"{doubled}_{step}"
-
-    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("Transpose", [cells], name("last"), {"perm": [0, 2, 3, 1]}),
-        ("Concat", [name("last"), name("last")], name("pairs"), {"axis": 3}),
-        ("Reshape", [name("pairs"), "rows_apart"], name("rows"), {}),
-        ("Concat", [name("rows"), name("rows")], name("both"), {"axis": 2}),
-        ("Shape", [name("last")], name("size"), {}),
-        ("Mul", [name("size"), "twice"], name("new_size"), {}),
-        ("Reshape", [name("both"), name("new_size")], name("cells"), {}),
-        ("Transpose", [name("cells")], doubled, {"perm": [0, 3, 1, 2]}),
-    ]
-    return [
-        onnx.helper.make_node(kind, inputs, [output], **attributes)
-        for kind, inputs, output, attributes in steps
-    ]
-
-
-def shorten_names(graph: Proto) -> None:
-    """Number all that is not a layer, an input or an output: names were a seventh of the file."""
-    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
-    short: dict[str, str] = {}
-
-    def shorten(name: str) -> str:
-        return name if name in kept else short.setdefault(name, f"t{len(short)}")
-
-    for tensor in graph.initializer:
-        tensor.name = shorten(tensor.name)
-    for number, node in enumerate(graph.node):
-        node.input[:] = [shorten(name) for name in node.input]
-        node.output[:] = [shorten(name) for name in node.output]
-        if node.op_type != "Conv":
-            node.name = f"{node.op_type}{number}"
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches(tiles)])
 
 
 def finish(model: Proto, float_net: CloudModel, recipe: Recipe, floats: Sequence[str]) -> bytes:
@@ -758,8 +414,6 @@ def finish(model: Proto, float_net: CloudModel, recipe: Recipe, floats: Sequence
     spec = float_net.spec
     spec = replace(spec, name=f"{spec.name}{SUFFIX}", halo_px=spec.exact_halo_px)
     tiles = read_probe(float_net).tiles
-    del model.graph.value_info[:]
-    model.producer_name, model.producer_version = "cloudnet", spec.version
     origin = {
         "float_sha256": float_net.sha256,
         "calibration": recipe.calibration,
@@ -768,19 +422,11 @@ def finish(model: Proto, float_net: CloudModel, recipe: Recipe, floats: Sequence
     }
     properties = {
         SPEC_KEY: spec.to_json(),
-        PROBE_KEY: Probe(tiles, _run(model, tiles), INT8_ATOL).to_text(),
+        PROBE_KEY: Probe(tiles, run_graph(model, tiles), INT8_ATOL).to_text(),
         FACTS_KEY: float_net.metadata.get(FACTS_KEY, "{}"),
         QUANTISED_KEY: json.dumps(origin),
     }
-    onnx.helper.set_model_props(model, properties)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx finds a fault in the INT8 graph: {error}") from error
-    return bytes(model.SerializeToString())
-
-
-# Comparison
+    return serialise(model, properties, spec.version)
 
 
 def compare_nets(

@@ -220,14 +220,14 @@ def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
 
 
 class SlowAtTimes(BlockReader):
-    """A reader whose every other block takes long, so that tiles are ready out of order."""
+    """A reader that takes long for one block in nine, so that tiles are ready out of order."""
 
     def __init__(self, scenes: Sequence[LabelledScene]) -> None:
         super().__init__(scenes)
         self.count = itertools.count()
 
     def read(self, index: int, window: Window, keep: Window) -> Any:
-        time.sleep(0.02 * (next(self.count) % 2 == 0))
+        time.sleep(0.15 * (next(self.count) % 9 == 0))
         return super().read(index, window, keep)
 
 

@@ -6,23 +6,21 @@ import json
 import logging
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
-from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="the train extra is not installed")
 
 import onnx
 
 from cloudnet import quantise as module
+from cloudnet.calibration import Tiles, calibration_tiles
 from cloudnet.commands import main
 from cloudnet.compare import (
     INT8_IOU,
@@ -34,9 +32,10 @@ from cloudnet.compare import (
     read_probe,
     replay_probe,
 )
-from cloudnet.dataset import DataSet, LabelledScene, open_dataset
-from cloudnet.errors import ComparisonError, DatasetError, ExportError, ModelError, OutputError
+from cloudnet.dataset import DataSet, open_dataset
+from cloudnet.errors import ComparisonError, ExportError, ModelError, OutputError
 from cloudnet.evaluate import Confusion, evaluate_model
+from cloudnet.int8_graph import prepare
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.quantise import (
     Agreement,
@@ -44,19 +43,12 @@ from cloudnet.quantise import (
     QuantiseOptions,
     Recipe,
     calibrate,
-    calibration_tiles,
     compare_nets,
-    layer_names,
-    prepare,
     quantise,
 )
 from cloudnet.runtime import FACTS_KEY, PROBE_KEY, load_model, open_session
-from cloudnet.scene import Scene
 from cloudnet.spec import SPEC_KEY
-from cloudnet.tiles import Window
-from tests.helpers import cloudy_scene, lopsided_scene, write_mask_npy, write_scene_npy
-
-Tiles = NDArray[np.float32]
+from tests.helpers import cloudy_scene, lopsided_scene, teach, write_labelled_scene, write_probe
 
 
 @pytest.fixture(scope="module")
@@ -66,51 +58,8 @@ def data(geotiff_dataset: Path) -> DataSet:
 
 @pytest.fixture(scope="module")
 def taught(tiny_onnx: Path, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny net with a head that tells cloud from ground: two epochs leave it near 0.5.
-
-    The head is fitted to the labels by least squares on what the layer before it says.
-    """
-    model = onnx.load(tiny_onnx)
-    head = [node for node in model.graph.node if node.op_type == "Conv"][-1]
-    kernel, bias = fit_head(model, head.input[0], data)
-    for tensor in model.graph.initializer:
-        for name, values in zip(head.input[1:], (kernel, bias)):
-            if tensor.name == name:
-                tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
-    tiles = read_probe(load_model(tiny_onnx)).tiles
-    path = tmp_path_factory.mktemp("taught") / "taught.onnx"
-    write_probe(model, Probe(tiles, module._run(model, tiles)), path)
-    return path
-
-
-def fit_head(model: Any, features: str, data: DataSet) -> tuple[Tiles, Tiles]:
-    """Return kernel (4, channels, 1, 1) and bias (4,) that give logits of -4 and 4."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(features))
-    session = open_session(opened.SerializeToString())
-    known, wanted = [], []
-    for labelled in data.scenes:
-        with labelled.open() as scene:
-            reflectance, _ = scene.read(Window(0, 0, scene.rows, scene.cols))
-        cells = session.run(None, {"reflectance": reflectance[np.newaxis]})[1][0]
-        known.append(np.moveaxis(cells, 0, 2).reshape(-1, len(cells)))
-        rows, cols = cells.shape[1:]
-        mask = labelled.read_mask().reshape(rows, 2, cols, 2)
-        wanted.append(mask.transpose(0, 2, 1, 3).reshape(-1, 4))
-    labels = np.concatenate(wanted)
-    used = (labels != 255).all(axis=1)
-    inputs = np.column_stack([np.concatenate(known), np.ones(len(labels))])[used]
-    weights = np.linalg.lstsq(inputs, np.where(labels[used] == 1, 4.0, -4.0), rcond=None)[0]
-    weights = weights.astype(np.float32)
-    return weights[:-1].T[..., np.newaxis, np.newaxis], weights[-1]
-
-
-def write_probe(model: Any, probe: Probe, path: Path) -> None:
-    """Write a graph with another probe."""
-    kept = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**kept, PROBE_KEY: probe.to_text()})
-    path.write_bytes(model.SerializeToString())
+    """The tiny net with a head that tells cloud from ground."""
+    return teach(tiny_onnx, data, tmp_path_factory.mktemp("taught") / "taught.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +160,7 @@ def test_nets_of_different_halo_are_compared_pixel_by_pixel(
 ) -> None:
     rng = np.random.default_rng(2)
     reflectance, mask = cloudy_scene(rng, 24, 1530)
-    data = DataSet((write_scene(tmp_path, "wide", reflectance, mask),))
+    data = DataSet((write_labelled_scene(tmp_path, "wide", reflectance, mask),))
     float_net, int8_net = load_model(taught), load_model(int8)
     wanted = compare_nets(data, float_net, int8_net, lambda share: None)
     float_net.spec = replace(float_net.spec, halo_px=0)
@@ -219,37 +168,6 @@ def test_nets_of_different_halo_are_compared_pixel_by_pixel(
     assert wanted.masks.pixels == 24 * 1530
     assert wanted.masks.iou is not None and wanted.masks.iou > 0.9
     assert wanted.int8_net == evaluate_model(data, int8_net).pooled
-
-
-def optimised_nodes(path: Path, folder: Path) -> Counter[str]:
-    """Count the nodes of a file's graph as onnxruntime runs it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
-
-
-def test_it_is_integers_from_end_to_end(taught: Path, int8: Path, tmp_path: Path) -> None:
-    nodes = optimised_nodes(int8, tmp_path)
-    convolutions = len(layer_names(prepare(onnx.load(taught))))
-    assert nodes["QLinearConv"] == convolutions == 9
-    assert nodes["QuantizeLinear"] == nodes["DequantizeLinear"] == 1
-    floats = {"Conv", "FusedConv", "Add", "MaxPool", "Resize", "Min", "Max", "Clip", "Relu"}
-    assert not floats & set(nodes)
-
-
-def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(4)
-    tiles = rng.uniform(-0.3, 2.5, (3, 24, 40, 4)).astype(np.float32)
-    short = recipe.make()
-    for shortcut in ("fold_clipping", "double_in_place", "shorten_names"):
-        monkeypatch.setattr(module, shortcut, lambda graph: None)
-    long = recipe.make()
-    kinds = [{node.op_type for node in model.graph.node} for model in (short, long)]
-    assert {"Min", "Max", "Resize"} <= kinds[1]
-    assert not {"Min", "Max", "Resize"} & kinds[0]
-    np.testing.assert_array_equal(module._run(short, tiles), module._run(long, tiles))
 
 
 def test_weights_use_seven_bits(int8: Path) -> None:
@@ -261,22 +179,6 @@ def test_weights_use_seven_bits(int8: Path) -> None:
     ]
     assert {kernel.dtype for kernel in kernels} == {np.dtype(np.int8)}
     assert max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels) == 64
-
-
-@pytest.mark.parametrize("layer", ["stem", "down0_0_depthwise", "up0_project", "head"])
-def test_a_layer_is_kept_in_float(
-    taught: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
-) -> None:
-    path = tmp_path / "int8.onnx"
-    path.write_bytes(module.finish(recipe.make([layer]), load_model(taught), recipe, [layer]))
-    graph = onnx.load(path).graph
-    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
-    kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
-    assert kept == [layer]
-    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 8
-    assert replay_probe(load_model(path)).passed
-    assert json.loads(properties(path)[module.QUANTISED_KEY])["float_layers"] == [layer]
-    assert recipe.disagreement([layer]) < 0.03
 
 
 def test_the_costliest_layer_is_the_one_whose_return_helps_most(
@@ -554,57 +456,3 @@ def test_it_is_compared_with_keras_by_its_masks(
     other = compare_with_keras(model, tiny_run / "model.keras", [tiles])
     with pytest.raises(ComparisonError, match="does not say what Keras says"):
         other.require(int8)
-
-
-@pytest.fixture
-def varied(tmp_path: Path) -> DataSet:
-    """Scenes of 300 px: overcast, clear or unlabelled, each of another brightness; one black."""
-    scenes = []
-    for number, kind in enumerate([0, 1, 255] * 4):
-        values = np.full((300, 300, 4), 0.02 + 0.05 * number, dtype=np.float32)
-        mask = np.full((300, 300), kind, dtype=np.uint8)
-        scenes.append(write_scene(tmp_path, f"s{number:02d}", values, mask))
-    scenes.append(
-        write_scene(tmp_path, "void", np.zeros((300, 300, 4), np.float32), np.zeros((300, 300)))
-    )
-    return DataSet(tuple(scenes))
-
-
-def write_scene(folder: Path, name: str, values: Tiles, mask: NDArray[Any]) -> LabelledScene:
-    path = write_scene_npy(folder / "scenes" / f"{name}.npy", values)
-    labels = write_mask_npy(folder / "masks" / f"{name}.npy", mask)
-    rows, cols = mask.shape
-    return LabelledScene(name, path, labels, rows, cols, name)
-
-
-def test_calibration_tiles_show_all_that_the_data_hold(
-    varied: DataSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    windows: list[Window] = []
-    read = Scene.read
-
-    def spy(scene: Scene, window: Window) -> tuple[Any, Any]:
-        windows.append(window)
-        return read(scene, window)
-
-    monkeypatch.setattr(Scene, "read", spy)
-    tiles = calibration_tiles(varied, 16, 12)
-    assert tiles.shape == (12, 128, 128, 4) and tiles.dtype == np.float32
-    levels = np.unique(tiles.round(3))
-    np.testing.assert_allclose(levels, 0.02 + 0.05 * np.arange(12), atol=1e-3)
-    assert max(max(window.rows, window.cols) for window in windows) == 128
-    np.testing.assert_array_equal(calibration_tiles(varied, 16, 12), tiles)
-
-
-def test_calibration_tiles_fit_the_stride_and_small_scenes(tmp_path: Path) -> None:
-    scene = lopsided_scene(70, 200)
-    small = DataSet((write_scene(tmp_path, "small", scene, np.zeros((70, 200))),))
-    tiles = calibration_tiles(small, 48)
-    assert tiles.shape[1:] == (144, 144, 4)
-    assert 2 <= len(tiles) <= 4
-    np.testing.assert_array_equal(tiles[:, 70:140], tiles[:, 69::-1])
-
-
-def test_data_without_data_are_refused(varied: DataSet) -> None:
-    with pytest.raises(DatasetError, match="no scene holds enough data"):
-        calibration_tiles(DataSet(varied.scenes[-1:]), 16)

@@ -1,0 +1,91 @@
+"""An INT8 graph is integers but for layers kept in float, and its shortcuts change no bit."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+pytest.importorskip("onnx", reason="the train extra is not installed")
+
+import onnx
+
+from cloudnet import int8_graph
+from cloudnet.calibration import calibration_tiles
+from cloudnet.compare import replay_probe
+from cloudnet.dataset import DataSet, open_dataset
+from cloudnet.int8_graph import layer_names, prepare
+from cloudnet.quantise import QUANTISED_KEY, Recipe, calibrate, finish, run_graph
+from cloudnet.runtime import load_model
+from tests.helpers import teach
+
+
+@pytest.fixture(scope="module")
+def data(geotiff_dataset: Path) -> DataSet:
+    return open_dataset([geotiff_dataset])
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_onnx: Path, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny net with a head that tells cloud from ground."""
+    return teach(tiny_onnx, data, tmp_path_factory.mktemp("taught") / "taught.onnx")
+
+
+@pytest.fixture(scope="module")
+def recipe(taught: Path, data: DataSet) -> Recipe:
+    float_net = load_model(taught)
+    tiles = calibration_tiles(data, float_net.spec.stride, 4)
+    return calibrate(prepare(onnx.load(taught)), float_net, tiles, lambda share: None)
+
+
+def optimised_nodes(path: Path, folder: Path) -> Counter[str]:
+    """Count the nodes of a file's graph as onnxruntime runs it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+def test_it_is_integers_from_end_to_end(taught: Path, recipe: Recipe, tmp_path: Path) -> None:
+    int8 = tmp_path / "int8.onnx"
+    int8.write_bytes(finish(recipe.make(), load_model(taught), recipe, ()))
+    nodes = optimised_nodes(int8, tmp_path)
+    convolutions = len(layer_names(prepare(onnx.load(taught))))
+    assert nodes["QLinearConv"] == convolutions == 9
+    assert nodes["QuantizeLinear"] == nodes["DequantizeLinear"] == 1
+    floats = {"Conv", "FusedConv", "Add", "MaxPool", "Resize", "Min", "Max", "Clip", "Relu"}
+    assert not floats & set(nodes)
+
+
+def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    tiles = rng.uniform(-0.3, 2.5, (3, 24, 40, 4)).astype(np.float32)
+    short = recipe.make()
+    for shortcut in ("fold_clipping", "double_in_place", "shorten_names"):
+        monkeypatch.setattr(int8_graph, shortcut, lambda graph: None)
+    long = recipe.make()
+    kinds = [{node.op_type for node in model.graph.node} for model in (short, long)]
+    assert {"Min", "Max", "Resize"} <= kinds[1]
+    assert not {"Min", "Max", "Resize"} & kinds[0]
+    np.testing.assert_array_equal(run_graph(short, tiles), run_graph(long, tiles))
+
+
+@pytest.mark.parametrize("layer", ["stem", "down0_0_depthwise", "up0_project", "head"])
+def test_a_layer_is_kept_in_float(
+    taught: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
+) -> None:
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(finish(recipe.make([layer]), load_model(taught), recipe, [layer]))
+    graph = onnx.load(path).graph
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
+    kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
+    assert kept == [layer]
+    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 8
+    assert replay_probe(load_model(path)).passed
+    assert json.loads(load_model(path).metadata[QUANTISED_KEY])["float_layers"] == [layer]
+    assert recipe.disagreement([layer]) < 0.03
