@@ -135,9 +135,7 @@ def block_px(drawn: Draw, tile_px: int) -> Tensor:
 
 def _turn(pixels: Tensor, drawn: Draw) -> Tensor:
     """Flip and transpose (n, n, channels) as drawn: two operations, whatever was drawn."""
-    steps = tf.where([drawn.flip_rows, drawn.flip_cols, False], -1, 1)
-    last = tf.shape(pixels) - 1
-    begin = tf.where(steps < 0, last, 0)
-    # The end is masked: from the beginning, every step, as far as there are pixels.
-    flipped = tf.strided_slice(pixels, begin, begin, steps, end_mask=0b111)
+    flips = tf.stack([drawn.flip_rows, drawn.flip_cols, tf.constant(False)])
+    # tf.reverse takes axes, whose number must be known; the operation behind takes a flag an axis.
+    flipped = tf.raw_ops.Reverse(tensor=pixels, dims=flips)
     return tf.transpose(flipped, tf.where(drawn.transpose, [1, 0, 2], [0, 1, 2]))
