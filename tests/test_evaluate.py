@@ -15,16 +15,12 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from cloudnet import dataset, evaluate
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import SLAB_ROWS, DataSet, LabelledScene, open_dataset
 from cloudnet.errors import DatasetError, ModelError
-from cloudnet.evaluate import (
-    Confusion,
-    Evaluation,
-    SceneScore,
-    evaluate_model,
-    evaluate_predictions,
-)
+from cloudnet.evaluate import evaluate_model, evaluate_predictions
 from cloudnet.runtime import CloudModel
+from cloudnet.scores import Evaluation, SceneScore
 from cloudnet.spec import Spec
 from cloudnet.tiles import Window
 

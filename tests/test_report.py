@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, LabelCounts, LabelledScene
-from cloudnet.evaluate import Confusion, Evaluation, SceneScore
 from cloudnet.report import (
     dataset_table,
     evaluation_csv,
@@ -20,6 +20,7 @@ from cloudnet.report import (
     percent,
     text_table,
 )
+from cloudnet.scores import Evaluation, SceneScore
 
 EVALUATION = Evaluation(
     scenes=(
