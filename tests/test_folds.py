@@ -220,7 +220,7 @@ def test_evaluate_folds_at_a_fitted_threshold(trained: tuple[Path, Path], tmp_pa
     assert sum(part["pixels"] for part in bins) == sum(
         content["pooled"][key] for key in ("tp", "fp", "fn", "tn")
     )
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     scenes = [row for row in rows if row["level"] == "scene"]
     assert {row["fold"] for row in scenes} == {"1", "2", "3"}
     assert {row["ground"] for row in scenes} == {"vegetation"}

@@ -69,7 +69,7 @@ def separable(name: str, fold: int, low: float, labels: str = "human") -> SceneS
 
 
 def test_a_fold_is_scored_at_the_threshold_of_the_others() -> None:
-    """Fold 1 is perfect at 0.305 and 0.31, fold 2 at 0.605 and 0.61; each has to live with the other's."""
+    """Fold 1 is perfect at 0.305 and 0.31, fold 2 at 0.605 and 0.61; each takes the other's."""
     scores = (separable("a", 1, 0.3025), separable("b", 2, 0.6025))
     fitted = fit_thresholds(Evaluation(scores, 0.5, "m"), "human")
     assert fitted.fit is not None

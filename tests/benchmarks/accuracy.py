@@ -3,9 +3,9 @@
     python -m tests.benchmarks.accuracy DATA… [--folds RUNS] [--model FILE.onnx]
         [--ukis-python PATH]
 
-PATH is the interpreter of an environment with ukis-csmask 1.0.0 (`pip install
-"ukis-csmask[cpu]==1.0.0"`). Labels of kind `teacher` are predictions of its six-band model, so the rows
-of labels by people alone tell which method is better.
+PATH is the interpreter of an environment with ukis-csmask 1.0.0, from
+`pip install "ukis-csmask[cpu]==1.0.0"`. Labels of kind `teacher` are predictions of its six-band
+model, so the rows of labels by people alone tell which method is better.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cloudnet.tiles import Window
 
 FITTED_TO = "human"
 HARD = ("l8_SnowIce_*", "*_26_p100", "*_26_p500")
-"""Scenes without a cloud, of snow and of bright ground."""
+"""Scenes of snow and bright ground; the cloudy ones of the last two places show little of it."""
 
 UKIS = """
 import sys
@@ -84,7 +84,7 @@ def score_brightness(dataset: DataSet, folds: dict[str, int]) -> tuple[str, Eval
         fitted = fit_thresholds(evaluation, FITTED_TO)
         assert fitted.fit is not None
         shown = ", ".join(f"{value:g}" for value in fitted.fit.by_fold.values())
-        return f"brightness, threshold of the other folds ({shown})", fitted
+        return f"brightness, fitted to other folds ({shown})", fitted
     histogram = evaluation.only(FITTED_TO).histogram
     threshold = None if histogram is None else histogram.best_threshold()
     assert threshold is not None
@@ -93,8 +93,7 @@ def score_brightness(dataset: DataSet, folds: dict[str, int]) -> tuple[str, Eval
         for score in evaluation.scenes
         if score.histogram is not None
     )
-    title = f"brightness, threshold {threshold:g} fitted to the very {FITTED_TO} labels"
-    return title, evaluation.part(scores)
+    return f"brightness ≥ {threshold:g}, fitted to these labels", evaluation.part(scores)
 
 
 def score_ukis(dataset: DataSet, python: Path) -> tuple[str, Evaluation]:
