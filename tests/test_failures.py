@@ -61,13 +61,13 @@ def test_the_stretch_is_the_scenes_own(tmp_path: Path) -> None:
 
 
 def test_a_large_scene_is_thinned_part_by_part(tmp_path: Path) -> None:
-    rows, cols = np.mgrid[:1601, :700]
+    rows, cols = np.mgrid[:1301, :700]
     red = 0.1 + 0.8 * ((rows // 8 + cols // 50) % 2)
     data = dataset(tmp_path, a=(red, cols > 300))
     _, errors = failure(data.scenes[0], ModelMasks(bright_model()), 0.5)
     kinds = np.array([[RIGHT_CLEAR, FALSE_CLOUD], [MISSED, HIT]])
     wanted = kinds[(cols > 300).astype(int), (red > 0.5).astype(int)]
-    assert errors.tolist() == wanted[::4, ::4].tolist()
+    assert errors.tolist() == wanted[::3, ::3].tolist()
 
 
 def test_the_worst_come_first_and_the_faultless_not_at_all(tmp_path: Path) -> None:
@@ -109,6 +109,17 @@ def test_the_picture(tmp_path: Path, stored: bool) -> None:
         middle, left = row + layout.thumb_px // 2, col + layout.thumb_px + GAP_PX
         seen = [picture[middle, left + layout.thumb_px * (2 * n + 1) // 8] for n in range(4)]
         assert [color.tolist() for color in seen] == COLORS[wanted].tolist()
+
+
+def test_the_picture_is_at_the_threshold_of_the_scores(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    data = dataset(tmp_path, a=(np.full((4, 4), 0.3), np.zeros((4, 4))))
+    low = evaluate(data, ModelMasks(bright_model(), 0.2))
+    draw_failures(data, low, ModelMasks(bright_model()), tmp_path / "worst.png")
+    layout = Layout.of(1)
+    row, col = layout.corner(0)
+    middle = (row + layout.thumb_px // 2, col + GAP_PX + layout.thumb_px * 3 // 2)
+    assert read_png(tmp_path / "worst.png")[middle].tolist() == COLORS[FALSE_CLOUD].tolist()
 
 
 def test_the_key_is_of_the_colours() -> None:

@@ -178,7 +178,7 @@ def with_probabilities() -> Evaluation:
 
 
 def test_scores_by_kind_of_ground() -> None:
-    _, grounds, _, _ = evaluation_table(with_probabilities(), ground=True).split("\n\n")
+    _, _, grounds, _, _ = evaluation_table(with_probabilities(), ground=True).split("\n\n")
     rows = [cells(line)[:7] for line in grounds.splitlines()[2:]]
     shares = ["1", "40", "25.0 %", "22.5 %", "0.9000"]
     assert rows == [["unknown", "unknown", *shares], ["water", "human", *shares]]
