@@ -129,7 +129,8 @@ def evaluation_table(
         tables.append(_intervals_table(totals))
     if reliability:
         tables += _reliability_table(totals)
-    return "\n\n".join([_heading(evaluation), *tables, "\n".join(_notes(evaluation, intervals))])
+    notes = _notes(evaluation, intervals, reliability)
+    return "\n\n".join([_heading(evaluation), *tables, "\n".join(notes)])
 
 
 def evaluation_json(
@@ -267,12 +268,16 @@ def _heading(evaluation: Evaluation) -> str:
     return f"{evaluation.model}{threshold}"
 
 
-def _notes(evaluation: Evaluation, intervals: bool) -> list[str]:
+def _notes(evaluation: Evaluation, intervals: bool, reliability: bool) -> list[str]:
     """Return what must be known to read the tables."""
     notes = [LEGEND]
     if intervals:
         notes.append(
             f"95 %: interval of confidence from {RESAMPLES:,} resamples of the places (seed {SEED})"
+        )
+    if reliability and evaluation.histogram is not None:
+        notes.append(
+            "calibration error: mean gap between share of cloud and probability, weighted by pixels"
         )
     if evaluation.unpredicted:
         notes.append(

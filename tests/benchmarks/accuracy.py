@@ -174,7 +174,7 @@ def main() -> None:
     if options.ukis_python is not None:
         evaluations |= dict([score_ukis(dataset, options.ukis_python)])
     evaluations |= dict(score_nets(dataset, options.folds, options.model))
-    print(accuracy_table(evaluations), hard_table(evaluations), sep="\n\n")
+    print(accuracy_table(evaluations), hard_table(evaluations), sep="\n\n", flush=True)
 
 
 if __name__ == "__main__":
