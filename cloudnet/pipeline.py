@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,19 @@ from numpy.typing import NDArray
 from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
+from cloudnet.mixture import (
+    COMPOSED,
+    PASTED,
+    REAL,
+    SIMULATED,
+    Mixture,
+    SceneFacts,
+    paste_clouds,
+    plan_tiles,
+    scene_weights,
+)
+from cloudnet.simulate import SimulatedScene, compose_clouds
+from cloudnet.simulated_set import planned_scene
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 
@@ -24,6 +37,15 @@ TARGETS = np.array([[value == CLOUD, value != NO_DATA] for value in range(256)],
 """The target of each value of a mask: cloud, weight. One look-up is faster than two comparisons."""
 
 VALIDATION_HALO_PX = 16
+
+SIMULATION_ATTEMPTS = 3
+"""Draws of a simulated tile at most, to come near the cloud cover that it should have."""
+
+HIDING_THICKNESS = 3.0
+"""Optical thickness of cloud that hides the ground well enough to be cloud whatever lies below."""
+
+SIMULATED_PIXEL_M = (10.0, 40.0)
+"""Pixels of simulated tiles, in metres."""
 
 
 class BlockReader:
@@ -38,6 +60,43 @@ class BlockReader:
     def __init__(self, scenes: Sequence[LabelledScene]) -> None:
         self.scenes = tuple(scenes)
         self.error: CloudnetError | None = None
+
+    def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Block:
+        """Make a block as planned: read it, put clouds over what was read, or simulate it.
+
+        Parameters
+        ----------
+        plan
+            A row of `plan_tiles`: scene, kind of tile, scene that gives clouds.
+        seed
+            Of what is drawn: the same seed, the same block.
+        window
+            What to read of the scene; of a simulated block, its size.
+
+        Returns
+        -------
+        As `read`.
+        """
+        scene, kind, donor = plan
+        rng = np.random.default_rng(seed)
+        if kind == SIMULATED:
+            pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
+            turn = (int(seed[0]), int(rng.integers(2**31)))
+            size = (window.rows, window.cols)
+            return _as_block(
+                planned_scene(turn, size, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m)
+            )
+        block = self.read(scene, window, window)
+        if kind == COMPOSED:
+            return _under_clouds(block, rng)
+        if kind == PASTED:
+            side = min(window.rows, window.cols)
+            free = (self.scenes[donor].rows - side, self.scenes[donor].cols - side)
+            row, col = (int(rng.integers(max(n, 0) + 1)) for n in free)
+            place = Window(row, col, side, side)
+            square = (block[0][:side, :side], block[1][:side, :side])
+            return paste_clouds(square, self.read(donor, place, place), rng)
+        return block
 
     def read(self, index: int, window: Window, keep: Window) -> Block:
         """Read a block.
@@ -79,13 +138,29 @@ class BlockReader:
         return whole, labels
 
 
+def _as_block(scene: SimulatedScene) -> Block:
+    return scene.reflectance, scene.label[..., np.newaxis]
+
+
+def _under_clouds(block: Block, rng: np.random.Generator) -> Block:
+    """Put simulated clouds over a clear block; what was unlabelled stays so but under thick cloud.
+    No data stays 0."""
+    image, mask = block
+    data = (image > 0).any(axis=2, keepdims=True)
+    scene = compose_clouds(np.where(data, image, np.nan), rng)
+    label = scene.label[..., np.newaxis].copy()
+    hidden = scene.optical_thickness[..., np.newaxis] >= HIDING_THICKNESS
+    label[(mask == NO_DATA) & ~hidden] = NO_DATA
+    return np.nan_to_num(scene.reflectance), label
+
+
 @dataclass(frozen=True)
 class TrainingTiles:
-    """The tiles of training: for each epoch an order of scenes and a seed for each tile.
+    """The tiles of training: for each epoch a plan of what each tile shows, and a seed for each.
 
-    A scene has as many tiles as it takes to cover its area, times the rounds over all scenes that
-    it takes to make an epoch; each falls at a random place each time. All of it follows from
-    `seed`, so that a run can be resumed exactly.
+    By the plain mixture a scene has as many tiles as it takes to cover its area, times the rounds
+    over all scenes that it takes to make an epoch. Each falls at a random place each time. All of
+    it follows from `seed`, so that a run can be resumed exactly.
 
     Attributes
     ----------
@@ -97,26 +172,42 @@ class TrainingTiles:
         An epoch has at least this many tiles.
     seed
         Of order, places and augmentation.
+    mixture
+        What the tiles are made of.
+    facts
+        What each scene shows, as `survey` tells; of no use to the plain mixture.
     """
 
     scenes: tuple[LabelledScene, ...]
     tile_px: int
     least: int
     seed: int
+    mixture: Mixture = field(default=Mixture())
+    facts: tuple[SceneFacts, ...] = ()
 
     @property
     def index(self) -> NDArray[np.int64]:
-        """The number of the scene of each tile, unshuffled."""
+        """The number of the scene of each tile of the plain mixture, unshuffled."""
         area = self.tile_px**2
         counts = [-(-scene.rows * scene.cols // area) for scene in self.scenes]
         once = np.repeat(np.arange(len(self.scenes)), counts)
         return np.tile(once, max(-(-self.least // len(once)), 1))
 
+    @property
+    def count(self) -> int:
+        """Tiles of an epoch."""
+        return len(self.index) if self.mixture.plain else self.least
+
     def epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the scene numbers (n,) and seeds (n, 2) of one epoch's tiles in their order."""
+        """Return the plan (n, 3), as of `plan_tiles`, and seeds (n, 2) of an epoch's tiles."""
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.index)
-        return order, rng.integers(0, 2**31, size=(len(order), 2))
+        if self.mixture.plain:
+            order = rng.permutation(self.index)
+            plan = np.stack([order, np.full_like(order, REAL), order], axis=1)
+        else:
+            weights = scene_weights(self.scenes, self.facts, self.mixture)
+            plan = plan_tiles(weights, self.facts, self.mixture, self.least, rng)
+        return plan, rng.integers(0, 2**31, size=(len(plan), 2))
 
 
 def training_dataset(
@@ -148,21 +239,25 @@ def training_dataset(
     """
     sizes = tf.constant([[scene.rows, scene.cols] for scene in tiles.scenes], dtype=tf.int32)
 
-    def load(index: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
-        size = tf.minimum(sizes[index], block_px(drawn, tiles.tile_px))
-        free = tf.cast(sizes[index] - size, tf.float32)
+        simulated = tf.equal(plan[1], SIMULATED)
+        # What is simulated has a resolution of its own already.
+        drawn = replace(drawn, zoom=tf.where(simulated, 1.0, drawn.zoom))
+        whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
+        size = tf.minimum(whole, block_px(drawn, tiles.tile_px))
+        free = tf.cast(whole - size, tf.float32)
         corner = tf.minimum(tf.floor([drawn.row_share, drawn.col_share] * (free + 1.0)), free)
         window = tf.cast(tf.concat([tf.cast(corner, tf.int32), size], axis=0), tf.int64)
-        image, mask = _read_block(reader, index, window, window)
+        image, mask = _make_block(reader, plan, seed, window)
         return _to_target(*apply(image, mask, drawn, tiles.tile_px))
 
     def one_epoch(epoch: Tensor) -> TileData:
-        order, seeds = tf.numpy_function(
+        plan, seeds = tf.numpy_function(
             lambda number: tiles.epoch(int(number)), [epoch], (tf.int64, tf.int64), stateful=False
         )
-        order, seeds = tf.ensure_shape(order, [None]), tf.ensure_shape(seeds, [None, 2])
-        return _batches(tf.data.Dataset.from_tensor_slices((order, seeds)), load, batch)
+        plan, seeds = tf.ensure_shape(plan, [None, 3]), tf.ensure_shape(seeds, [None, 2])
+        return _batches(tf.data.Dataset.from_tensor_slices((plan, seeds)), load, batch)
 
     return _finish(tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch))
 
@@ -227,6 +322,18 @@ def _read_block(
         return reader.read(int(number), Window(*place.tolist()), Window(*kept.tolist()))
 
     image, mask = tf.numpy_function(read, [index, window, keep], (tf.float32, tf.uint8))
+    return tf.ensure_shape(image, [None, None, len(BANDS)]), tf.ensure_shape(mask, [None, None, 1])
+
+
+def _make_block(
+    reader: BlockReader, plan: Tensor, seed: Tensor, window: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Call the reader's `make` from within the graph."""
+
+    def make(entry: NDArray[np.int64], state: NDArray[np.int64], place: NDArray[np.int64]) -> Block:
+        return reader.make(entry.tolist(), state.tolist(), Window(*place.tolist()))
+
+    image, mask = tf.numpy_function(make, [plan, seed, window], (tf.float32, tf.uint8))
     return tf.ensure_shape(image, [None, None, len(BANDS)]), tf.ensure_shape(mask, [None, None, 1])
 
 
