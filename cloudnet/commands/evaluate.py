@@ -12,6 +12,7 @@ from cloudnet.commands.options import (
     atol_option,
     compared_model,
     make_reading,
+    model_option,
     overwrite_option,
     reading_options,
     share_bar,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Score a model, or masks made before, on labelled scenes.")
 @click.argument("data", type=FILE, nargs=-1, required=True)
-@click.option("-m", "--model", type=FILE, help="ONNX file to score.")
+@model_option
 @click.option("--predictions", type=FILE, help="Folder of masks to score instead.")
 @threshold_option
 @click.option("--scenes", is_flag=True, help="A row for each scene in the table.")
@@ -58,7 +59,7 @@ def evaluate(
     from cloudnet.files import refuse_existing, write_text
     from cloudnet.report import evaluation_csv, evaluation_json, evaluation_table
 
-    if (model is None) == (predictions is None):
+    if model is not None and predictions is not None:
         raise click.UsageError("give either --model or --predictions")
     if predictions is not None and threshold is not None:
         raise click.UsageError("--predictions are masks already; --threshold goes with --model")
@@ -69,7 +70,7 @@ def evaluate(
         click.echo(f"left out: {problem}", err=True)
     if predictions is not None:
         evaluation = evaluate_predictions(dataset, predictions)
-    elif model is not None:
+    else:
         evaluation = _score_model(dataset, model, threshold, atol)
     if csv_file is not None:
         write_text(csv_file, evaluation_csv(evaluation))
@@ -78,7 +79,9 @@ def evaluate(
     )
 
 
-def _score_model(dataset: DataSet, path: Path, threshold: float | None, atol: float) -> Evaluation:
+def _score_model(
+    dataset: DataSet, path: Path | None, threshold: float | None, atol: float
+) -> Evaluation:
     """Compare the model, then score it behind a progress bar on stderr."""
     from cloudnet.evaluate import evaluate_model
 
