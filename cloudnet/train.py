@@ -33,6 +33,9 @@ Network: TypeAlias = Any
 
 VALIDATION_TILE_PX = 256
 
+CACHE_MB = 128
+"""Memory for small training scenes."""
+
 BEST, LAST = "best", "last"
 """Which net of a run is its model."""
 
@@ -280,7 +283,7 @@ def train_split(
 def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first = recorder.config, len(recorder.history)
-    reader = BlockReader(split.train)
+    reader = BlockReader(split.train, CACHE_MB)
     checker = BlockReader(split.validation)
     train_tiles = training_dataset(
         tiles, reader, config.augmentation, config.batch, range(first, config.epochs)
