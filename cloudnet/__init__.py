@@ -1,7 +1,7 @@
 """cloudnet: compact, well-measured cloud masks for Sentinel-2, from training to the map.
 
 >>> import cloudnet
->>> model = cloudnet.load_model("model.onnx")               # doctest: +SKIP
+>>> model = cloudnet.load_model()                           # doctest: +SKIP
 >>> probability = model.predict(reflectance)                # doctest: +SKIP
 >>> mask = model.mask(probability)                          # doctest: +SKIP
 """
@@ -19,26 +19,31 @@ if TYPE_CHECKING:
     from cloudnet.predict import predict_scene
     from cloudnet.runtime import CloudModel, load_model
     from cloudnet.scene import open_scene
+    from cloudnet.shipped import ShippedModel, shipped_models
     from cloudnet.spec import Spec
 
 _HOME = {
     "CloudModel": "cloudnet.runtime",
+    "ShippedModel": "cloudnet.shipped",
     "Spec": "cloudnet.spec",
     "load_model": "cloudnet.runtime",
     "open_dataset": "cloudnet.dataset",
     "open_scene": "cloudnet.scene",
     "predict_scene": "cloudnet.predict",
+    "shipped_models": "cloudnet.shipped",
 }
 
 __all__ = [
     "CloudModel",
     "CloudnetError",
+    "ShippedModel",
     "Spec",
     "__version__",
     "load_model",
     "open_dataset",
     "open_scene",
     "predict_scene",
+    "shipped_models",
 ]
 
 

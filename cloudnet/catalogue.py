@@ -367,12 +367,11 @@ def train_protocol(
 
     Parameters and errors are those of `train.train`, but for the scenes.
     """
-    from cloudnet.train import cloud_shares, train_split
+    from cloudnet.train import scene_facts, train_split
 
-    shares = cloud_shares(protocol.train)
-    ordered = [shares[scene.scene_path] for scene in protocol.train]
-    split = split_once(protocol.train, ordered, config.seed)
-    return train_split(split, shares, folder, config, resume=resume, on_progress=on_progress)
+    facts = scene_facts(protocol.train)
+    split = split_once(protocol.train, list(facts.values()), config.seed)
+    return train_split(split, facts, folder, config, resume=resume, on_progress=on_progress)
 
 
 def score_protocol(

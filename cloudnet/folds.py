@@ -212,14 +212,18 @@ def _read_split(path: Path) -> list[dict[str, str]]:
 
 
 def _is_finished(run: Run) -> bool:
-    """Tell whether training ended: all epochs are done, or none was better for long enough."""
+    """Tell whether training ended: all epochs are done, or none was better for long enough.
+
+    A run that keeps its last net, and not its best, goes on whatever comes out.
+    """
     training, scores = run.read_config().get("training"), _validation_scores(run)
     if not isinstance(training, dict) or not scores:
         return False
     epochs, patience = training.get("epochs"), training.get("patience")
     if not isinstance(epochs, int) or not isinstance(patience, int):
         raise RunError(f"{run.config_file} is damaged; train the folds anew")
-    return len(scores) >= epochs or len(scores) - 1 - int(np.argmax(scores)) >= patience
+    stale = len(scores) - 1 - int(np.argmax(scores))
+    return len(scores) >= epochs or (training.get("keep") != "last" and stale >= patience)
 
 
 def _validation_scores(run: Run) -> list[float]:

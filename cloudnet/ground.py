@@ -19,8 +19,8 @@ from cloudnet.light import Geometry, relief_light
 from cloudnet.spec import CATALOGUE_BANDS
 
 # Percent, in the order of CATALOGUE_BANDS; rounded from the shapes in the spectral libraries of the
-# USGS (Kokaly et al. 2017) and ECOSTRESS (Meerdink et al. 2019), snow Warren 1982, water Pope and
-# Fry 1997.
+# USGS (Kokaly et al. 2017) and ECOSTRESS (Meerdink et al. 2019), snow Warren 1982, at the poles
+# Grenfell et al. 1994, water Pope and Fry 1997.
 MATERIALS: Mapping[str, tuple[float, ...]] = {
     "crop": (2.0, 2.5, 5.0, 2.5, 8.0, 31.0, 42.0, 44.0, 46.0, 43.0, 20.0, 18.0, 8.0),
     "young crop": (3.0, 4.0, 7.0, 5.5, 11.0, 24.0, 29.0, 31.0, 33.0, 31.0, 20.0, 22.0, 13.0),
@@ -51,6 +51,7 @@ MATERIALS: Mapping[str, tuple[float, ...]] = {
     "white roof": (40.0, 46.0, 49.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 49.0, 40.0, 44.0, 40.0),
     "blue roof": (21.0, 25.0, 20.0, 13.0, 13.0, 14.0, 16.0, 18.0, 20.0, 21.0, 22.0, 26.0, 24.0),
     "tile roof": (5.5, 6.5, 9.5, 17.0, 20.0, 22.0, 23.5, 25.0, 26.5, 27.0, 27.0, 33.0, 31.0),
+    "polar snow": (97.5, 97.5, 97.0, 96.5, 96.0, 95.0, 94.0, 92.5, 91.0, 83.0, 40.0, 20.0, 14.0),
     "fresh snow": (93.0, 93.5, 93.0, 92.0, 91.0, 89.5, 88.0, 86.5, 84.5, 74.0, 30.0, 12.0, 8.0),
     "old snow": (79.0, 79.5, 78.5, 75.5, 73.5, 71.0, 68.5, 66.0, 63.0, 54.0, 20.0, 7.0, 5.0),
     "blue ice": (58.0, 61.0, 59.0, 50.0, 45.0, 40.0, 36.0, 32.0, 28.0, 20.0, 4.0, 2.0, 2.0),
@@ -346,17 +347,26 @@ def _mountain(site: Site) -> Field:
     return surface
 
 
+def _snowy_wood(site: Site, surface: Field) -> None:
+    """Trees over snow, dense or sparse, cut by rivers, tracks and clearings that stay white."""
+    trees = _step(site.fractal(-1.5, 1500.0) + site.draw(-1.2, 1.2), site.draw(1.0, 4.0))
+    trees *= site.draw(0.35, 0.85) * (1.0 + 0.15 * site.fractal(-0.6, 200.0))
+    site.paint(surface, site.pick("conifer", "conifer", "bog", "shrub"), np.clip(trees, 0.0, 1.0))
+    for _ in range(int(site.rng.integers(0, 4))):
+        distance = site.line(site.draw(0.0, 400.0), site.draw(1200.0, 3000.0))
+        site.paint(surface, "fresh snow", 0.8 * site.stroke(distance, site.draw(15.0, 140.0)))
+
+
 def _snow(site: Site) -> Field:
     fresh = _step(site.fractal(-2.2, 3000.0) + site.draw(-1.0, 2.0), 3.0)
-    surface = site.mix({"fresh snow": fresh, "old snow": 1 - fresh})
+    surface = site.mix({site.pick("fresh snow", "polar snow"): fresh, "old snow": 1 - fresh})
     height = site.terrain(site.draw(2000.0, 6000.0)) * (500.0 * site.draw(0.03, 1.0) ** 3)
     drift = site.fractal(-1.4, 300.0, site.draw(2.0, 6.0), site.draw(0.0, 180.0))
     lee = Geometry(45.0, site.draw(0.0, 360.0), site.geometry.pixel_m)
     bare = relief_light(height, lee) - 1.0 + 0.08 * drift - site.draw(0.25, 0.8)
     site.paint(surface, "rock", _step(bare, 0.2))
-    if site.rng.random() < 0.3:
-        trees = _step(site.fractal(-1.5, 1500.0) - site.draw(-0.3, 1.2), 1.2)
-        site.paint(surface, "conifer", 0.7 * trees)
+    if site.rng.random() < 0.5:
+        _snowy_wood(site, surface)
     surface *= site.light(height + site.draw(0.05, 0.3) * drift)
     return surface
 

@@ -149,6 +149,25 @@ def direct_transmittance(thickness: Field, cosine: float, asymmetry: float) -> F
     return direct
 
 
+def overhead_share(cos_sun: float, sky_share: float, bend: float) -> float:
+    """How bright snow or thick cloud looks from straight above, relative to its flux.
+
+    Under a low sun both throw light forwards, so that less goes up: a fifth less at 80 degrees
+    (snow: Hudson et al. 2006; cloud: Loeb and Davies 1996). Light from the sky, which is blue, goes
+    up as well as ever: what looks white there under a high sun turns bluer.
+
+    Parameters
+    ----------
+    cos_sun
+        Cosine of the sun's zenith angle.
+    sky_share
+        Share of light that comes from the sky.
+    bend
+        How much less goes up with the sun at the horizon.
+    """
+    return 1.0 - (1.0 - sky_share) * bend * (1.0 - cos_sun) ** 2
+
+
 def rayleigh_thickness(wavelength_um: float) -> float:
     """Optical thickness of a whole atmosphere's molecules (Hansen and Travis 1974)."""
     square = wavelength_um**-2
@@ -166,42 +185,98 @@ class Air:
     gas_above: float
     gas: float
     sky_share: float
+    sky_share_above: float
+    albedo_above: float
+    albedo_below: float
 
     def clear(self, surface: Field) -> Field:
-        """Reflectance at the top of clear air over a surface."""
-        seen = self.path_below + self.pass_below * surface
-        return self.gas_above * self.path_above + self.pass_above * self.gas * seen
+        """Reflectance at the top of clear air over a surface.
+
+        What the surface throws up comes back in part, the more the bluer: between air of spherical
+        albedo S and a surface A, A / (1 - A S) goes up (Chandrasekhar 1960), which over snow adds a
+        sixth of the blue light and a fiftieth of the NIR.
+        """
+        seen = self.path_below + self.pass_below * surface / (1.0 - self.albedo_below * surface)
+        light = self.pass_above * self.gas * seen / (1.0 - self.albedo_above * seen)
+        return self.gas_above * self.path_above + light
 
     def surface(self, clear: Field) -> Field:
         """Inverse of `clear`, within 0 to 1."""
-        seen = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
-        surface: Field = np.clip((seen - self.path_below) / self.pass_below, 0.0, 1.0)
+        above = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
+        below = (above / (1.0 + self.albedo_above * above) - self.path_below) / self.pass_below
+        surface: Field = np.clip(below / (1.0 + self.albedo_below * below), 0.0, 1.0)
         return surface
 
 
-def clear_air(band: Band, cos_sun: float, aerosol: float, height_m: float) -> Air:
+def clear_air(
+    band: Band, cos_sun: float, aerosol: float, height_m: float, ozone_share: float = 1.0
+) -> Air:
     """Air with an optical thickness of aerosol at 550 nm, parted at a height.
 
-    Path light by single scattering, with Rayleigh's phase function for a view straight down (Hansen
-    and Travis 1974) and 0.25 for aerosol seen backwards, its Angstrom exponent 1.3; half of the
-    Rayleigh and a sixth of the aerosol thickness is lost on each way.
+    What passes follows the two-stream equations; path light is single scattering, attenuated, with
+    Rayleigh's phase function for a view straight down (Hansen and Travis 1974, equation 2.18) and
+    0.25 for aerosol seen backwards, its Angstrom exponent 1.3, and a tenth more for light that is
+    scattered again. `ozone_share` is the ozone column over 300 DU.
     """
     fine = aerosol * (band.wavelength_um / 0.55) ** -1.3
     molecules = rayleigh_thickness(band.wavelength_um)
-    high_fine = fine * math.exp(-height_m / HAZE_SCALE_M)
-    high_molecules = molecules * math.exp(-height_m / AIR_SCALE_M)
-    path = (molecules * 0.75 * (1.0 + cos_sun**2) + fine * 0.25) / (4.0 * cos_sun)
-    share = (high_molecules + high_fine) / (molecules + fine)
-    lost, lost_above = molecules / 2 + fine / 6, high_molecules / 2 + high_fine / 6
-    slant = 1.0 + 1.0 / cos_sun
-    pass_above = math.exp(-lost_above * slant)
-    ozone = math.exp(-band.ozone * slant)
+    high = _Layer(
+        molecules * math.exp(-height_m / AIR_SCALE_M), fine * math.exp(-height_m / HAZE_SCALE_M)
+    )
+    low = _Layer(molecules - high.molecules, fine - high.fine)
+    whole = _Layer(molecules, fine)
+    pass_above, path_above = high.passed(cos_sun), high.path_light(cos_sun)
+    ozone = math.exp(-band.ozone * ozone_share * (1.0 + 1.0 / cos_sun))
     return Air(
-        path_above=path * share,
-        path_below=path * (1.0 - share) / pass_above,
+        path_above=path_above,
+        path_below=(whole.path_light(cos_sun) - path_above) / pass_above,
         pass_above=pass_above,
-        pass_below=math.exp((lost_above - lost) * slant),
+        pass_below=whole.passed(cos_sun) / pass_above,
         gas_above=ozone * math.exp(-band.vapour * math.exp(-height_m / HAZE_SCALE_M)),
         gas=ozone * math.exp(-band.vapour),
-        sky_share=1.0 - math.exp(-(molecules + fine - lost) / cos_sun),
+        sky_share=whole.sky_share(cos_sun),
+        sky_share_above=high.sky_share(cos_sun),
+        albedo_above=high.albedo,
+        albedo_below=low.albedo,
     )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Optical thickness of molecules and of fine aerosol in a layer of air."""
+
+    molecules: float
+    fine: float
+
+    @property
+    def thickness(self) -> float:
+        return max(self.molecules + self.fine, 1e-9)
+
+    @property
+    def asymmetry(self) -> float:
+        return HAZE_ASYMMETRY * self.fine / self.thickness
+
+    @property
+    def albedo(self) -> float:
+        """Share of light from all directions that is thrown back."""
+        return float(diffuse_reflectance(np.array(self.thickness), self.asymmetry))
+
+    def sky_share(self, cos_sun: float) -> float:
+        """Share of the light below that comes from the sky; half of what aerosol scatters goes on
+        as if it came from the sun."""
+        return 1.0 - math.exp(-(self.molecules + self.fine / 2) / cos_sun)
+
+    def passed(self, cos_sun: float) -> float:
+        """Share of sunlight that comes down, and up again."""
+        down, up = (
+            float(two_stream(np.array(self.thickness), cosine, self.asymmetry)[1])
+            for cosine in (cos_sun, 1.0)
+        )
+        return down * up
+
+    def path_light(self, cos_sun: float) -> float:
+        """Reflectance of the layer, seen straight down."""
+        phase = self.molecules * 0.75 * (1.0 + cos_sun**2) + self.fine * 0.25
+        slant = 1.0 + 1.0 / cos_sun
+        reached = -math.expm1(-self.thickness * slant) / (4.0 * (1.0 + cos_sun))
+        return 1.1 * phase / self.thickness * reached

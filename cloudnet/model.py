@@ -167,6 +167,34 @@ class DepthToSpace(layers.Layer):  # type: ignore[misc]
         return (batch, height and height * 2, width and width * 2, channels and channels // 4)
 
 
+@keras.saving.register_keras_serializable(package="cloudnet")
+class FusedNormalization(layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalisation (Ioffe and Szegedy 2015) that trains by TensorFlow's fused kernel.
+
+    Keras 3 writes it as some fifteen operations, forwards and back, each a pass over memory; they
+    took half of a training step's time on a CPU.
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        """Return (batch, height, width, channels), normalised over all but the channels."""
+        if not training or not self.trainable or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, seen in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + seen * (1.0 - self.momentum))
+        return outputs
+
+
 def make_spec(config: UNetConfig, *, name: str = "cloudnet", version: str = "0") -> Spec:
     """Return the spec of a net of this shape.
 
@@ -241,7 +269,7 @@ def _separable(cells: Tensor, width: int, name: str) -> Tensor:
 
 
 def _normalise(cells: Tensor, name: str) -> Tensor:
-    cells = layers.BatchNormalization(momentum=0.95, name=f"{name}_norm")(cells)
+    cells = FusedNormalization(momentum=0.95, name=f"{name}_norm")(cells)
     return layers.ReLU(name=f"{name}_relu")(cells)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,19 @@ from numpy.typing import NDArray
 from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
+from cloudnet.mixture import (
+    COMPOSED,
+    PASTED,
+    REAL,
+    SIMULATED,
+    Mixture,
+    SceneFacts,
+    paste_clouds,
+    plan_tiles,
+    scene_weights,
+)
+from cloudnet.simulate import compose_clouds
+from cloudnet.simulated_set import planned_scene
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 
@@ -25,9 +39,33 @@ TARGETS = np.array([[value == CLOUD, value != NO_DATA] for value in range(256)],
 
 VALIDATION_HALO_PX = 16
 
+LARGEST_KEPT_PX = 512
+"""Side of the largest scene that is kept in memory."""
+
+SIMULATIONS_KEPT = 400
+"""Simulated blocks in memory: those of an epoch, which come more than once."""
+
+SIMULATION_ATTEMPTS = 2
+"""Draws of a simulated tile at most, to come near the cloud cover that it should have."""
+
+HIDING_THICKNESS = 3.0
+"""Optical thickness of cloud that hides the ground well enough to be cloud whatever lies below."""
+
+SIMULATED_PIXEL_M = (10.0, 40.0)
+"""Pixels of simulated tiles, in metres."""
+
 
 class BlockReader:
     """Reads square blocks of labelled scenes; called by the pipeline's threads.
+
+    Parameters
+    ----------
+    scenes
+        Labelled scenes.
+    cache_mb
+        Memory for small scenes that are kept once they were read: opening and decoding one takes
+        half as long as the training step on a tile of it. What is full stays as it is; scenes come
+        in random order, so throwing out would not help.
 
     Attributes
     ----------
@@ -35,9 +73,44 @@ class BlockReader:
         The first error of ours that a read ended in: TensorFlow passes on only its text.
     """
 
-    def __init__(self, scenes: Sequence[LabelledScene]) -> None:
+    def __init__(self, scenes: Sequence[LabelledScene], cache_mb: float = 0.0) -> None:
         self.scenes = tuple(scenes)
         self.error: CloudnetError | None = None
+        self._kept: dict[int, Block] = {}
+        self._free = int(cache_mb * 1e6)
+        self._simulate = lru_cache(SIMULATIONS_KEPT)(_simulate)
+
+    def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Block:
+        """Make a block as planned: read it, put clouds over what was read, or simulate it.
+
+        Parameters
+        ----------
+        plan
+            A row of `plan_tiles`: scene, kind of tile, scene that gives clouds.
+        seed
+            Of what is drawn: the same seed, the same block.
+        window
+            What to read of the scene; of a simulated block, its size.
+
+        Returns
+        -------
+        As `read`.
+        """
+        scene, kind, donor = plan
+        rng = np.random.default_rng(seed)
+        if kind == SIMULATED:
+            return self._simulate(donor, (window.rows, window.cols))
+        block = self.read(scene, window, window)
+        if kind == COMPOSED:
+            return _under_clouds(block, rng)
+        if kind == PASTED:
+            side = min(window.rows, window.cols)
+            free = (self.scenes[donor].rows - side, self.scenes[donor].cols - side)
+            row, col = (int(rng.integers(max(n, 0) + 1)) for n in free)
+            place = Window(row, col, side, side)
+            square = (block[0][:side, :side], block[1][:side, :side])
+            return paste_clouds(square, self.read(donor, place, place), rng)
+        return block
 
     def read(self, index: int, window: Window, keep: Window) -> Block:
         """Read a block.
@@ -57,18 +130,15 @@ class BlockReader:
         uint8, 255 where unlabelled, without data, or not to be kept.
         """
         try:
-            return self._read(self.scenes[index], window, keep)
+            return self._read(index, window, keep)
         except CloudnetError as error:
             self.error = self.error or error
             raise
 
-    def _read(self, scene: LabelledScene, window: Window, keep: Window) -> Block:
+    def _read(self, index: int, window: Window, keep: Window) -> Block:
+        scene = self.scenes[index]
         inside = window.clip(scene.rows, scene.cols)
-        with scene.open() as source:
-            image, valid = source.read(inside)
-        mask = scene.read_mask(inside)
-        if not valid.all():
-            mask[~valid] = NO_DATA
+        image, mask = self._read_inside(index, inside)
         if inside == window == keep:
             return image, mask[..., np.newaxis]
         whole = np.zeros((window.rows, window.cols, len(BANDS)), dtype=np.float32)
@@ -78,14 +148,57 @@ class BlockReader:
         labels[(*kept.within(window).slices, 0)] = mask[kept.within(inside).slices]
         return whole, labels
 
+    def _read_inside(self, index: int, inside: Window) -> Block:
+        """Read a window that lies in the scene, from the kept scenes where it is there."""
+        scene = self.scenes[index]
+        if index not in self._kept:
+            size = scene.rows * scene.cols * (4 * len(BANDS) + 1)
+            if scene.rows * scene.cols > LARGEST_KEPT_PX**2 or size > self._free:
+                return _read_window(scene, inside)
+            self._free -= size
+            self._kept[index] = _read_window(scene, Window(0, 0, scene.rows, scene.cols))
+        image, mask = self._kept[index]
+        return image[inside.slices].copy(), mask[inside.slices].copy()
+
+
+def _read_window(scene: LabelledScene, inside: Window) -> Block:
+    """Return reflectance and mask (rows, cols), what has no data unlabelled."""
+    with scene.open() as source:
+        image, valid = source.read(inside)
+    mask = scene.read_mask(inside)
+    if not valid.all():
+        mask[~valid] = NO_DATA
+    return image, mask
+
+
+def _simulate(number: int, size: tuple[int, int]) -> Block:
+    """Return a simulated block; the same number, the same block."""
+    rng = np.random.default_rng(number)
+    pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
+    turn = (number, int(rng.integers(2**31)))
+    scene = planned_scene(turn, size, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m)
+    return scene.reflectance, scene.label[..., np.newaxis]
+
+
+def _under_clouds(block: Block, rng: np.random.Generator) -> Block:
+    """Put simulated clouds over a clear block; what was unlabelled stays so but under thick cloud.
+    No data stays 0."""
+    image, mask = block
+    data = (image > 0).any(axis=2, keepdims=True)
+    scene = compose_clouds(np.where(data, image, np.nan), rng)
+    label = scene.label[..., np.newaxis].copy()
+    hidden = scene.optical_thickness[..., np.newaxis] >= HIDING_THICKNESS
+    label[(mask == NO_DATA) & ~hidden] = NO_DATA
+    return np.nan_to_num(scene.reflectance), label
+
 
 @dataclass(frozen=True)
 class TrainingTiles:
-    """The tiles of training: for each epoch an order of scenes and a seed for each tile.
+    """The tiles of training: for each epoch a plan of what each tile shows, and a seed for each.
 
-    A scene has as many tiles as it takes to cover its area, times the rounds over all scenes that
-    it takes to make an epoch; each falls at a random place each time. All of it follows from
-    `seed`, so that a run can be resumed exactly.
+    By the plain mixture a scene has as many tiles as it takes to cover its area, times the rounds
+    over all scenes that it takes to make an epoch. Each falls at a random place each time. All of
+    it follows from `seed`, so that a run can be resumed exactly.
 
     Attributes
     ----------
@@ -97,26 +210,42 @@ class TrainingTiles:
         An epoch has at least this many tiles.
     seed
         Of order, places and augmentation.
+    mixture
+        What the tiles are made of.
+    facts
+        What each scene shows, as `survey` tells; of no use to the plain mixture.
     """
 
     scenes: tuple[LabelledScene, ...]
     tile_px: int
     least: int
     seed: int
+    mixture: Mixture = field(default=Mixture())
+    facts: tuple[SceneFacts, ...] = ()
 
     @property
     def index(self) -> NDArray[np.int64]:
-        """The number of the scene of each tile, unshuffled."""
+        """The number of the scene of each tile of the plain mixture, unshuffled."""
         area = self.tile_px**2
         counts = [-(-scene.rows * scene.cols // area) for scene in self.scenes]
         once = np.repeat(np.arange(len(self.scenes)), counts)
         return np.tile(once, max(-(-self.least // len(once)), 1))
 
+    @property
+    def count(self) -> int:
+        """Tiles of an epoch."""
+        return len(self.index) if self.mixture.plain else self.least
+
     def epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the scene numbers (n,) and seeds (n, 2) of one epoch's tiles in their order."""
+        """Return the plan (n, 3), as of `plan_tiles`, and seeds (n, 2) of an epoch's tiles."""
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.index)
-        return order, rng.integers(0, 2**31, size=(len(order), 2))
+        if self.mixture.plain:
+            order = rng.permutation(self.index)
+            plan = np.stack([order, np.full_like(order, REAL), order], axis=1)
+        else:
+            weights = scene_weights(self.scenes, self.facts, self.mixture)
+            plan = plan_tiles(weights, self.facts, self.mixture, self.least, rng)
+        return plan, rng.integers(0, 2**31, size=(len(plan), 2))
 
 
 def training_dataset(
@@ -148,21 +277,25 @@ def training_dataset(
     """
     sizes = tf.constant([[scene.rows, scene.cols] for scene in tiles.scenes], dtype=tf.int32)
 
-    def load(index: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
-        size = tf.minimum(sizes[index], block_px(drawn, tiles.tile_px))
-        free = tf.cast(sizes[index] - size, tf.float32)
+        simulated = tf.equal(plan[1], SIMULATED)
+        # What is simulated has a resolution of its own already.
+        drawn = replace(drawn, zoom=tf.where(simulated, 1.0, drawn.zoom))
+        whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
+        size = tf.minimum(whole, block_px(drawn, tiles.tile_px))
+        free = tf.cast(whole - size, tf.float32)
         corner = tf.minimum(tf.floor([drawn.row_share, drawn.col_share] * (free + 1.0)), free)
         window = tf.cast(tf.concat([tf.cast(corner, tf.int32), size], axis=0), tf.int64)
-        image, mask = _read_block(reader, index, window, window)
+        image, mask = _make_block(reader, plan, seed, window)
         return _to_target(*apply(image, mask, drawn, tiles.tile_px))
 
     def one_epoch(epoch: Tensor) -> TileData:
-        order, seeds = tf.numpy_function(
+        plan, seeds = tf.numpy_function(
             lambda number: tiles.epoch(int(number)), [epoch], (tf.int64, tf.int64), stateful=False
         )
-        order, seeds = tf.ensure_shape(order, [None]), tf.ensure_shape(seeds, [None, 2])
-        return _batches(tf.data.Dataset.from_tensor_slices((order, seeds)), load, batch)
+        plan, seeds = tf.ensure_shape(plan, [None, 3]), tf.ensure_shape(seeds, [None, 2])
+        return _batches(tf.data.Dataset.from_tensor_slices((plan, seeds)), load, batch)
 
     return _finish(tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch))
 
@@ -227,6 +360,18 @@ def _read_block(
         return reader.read(int(number), Window(*place.tolist()), Window(*kept.tolist()))
 
     image, mask = tf.numpy_function(read, [index, window, keep], (tf.float32, tf.uint8))
+    return tf.ensure_shape(image, [None, None, len(BANDS)]), tf.ensure_shape(mask, [None, None, 1])
+
+
+def _make_block(
+    reader: BlockReader, plan: Tensor, seed: Tensor, window: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Call the reader's `make` from within the graph."""
+
+    def make(entry: NDArray[np.int64], state: NDArray[np.int64], place: NDArray[np.int64]) -> Block:
+        return reader.make(entry.tolist(), state.tolist(), Window(*place.tolist()))
+
+    image, mask = tf.numpy_function(make, [plan, seed, window], (tf.float32, tf.uint8))
     return tf.ensure_shape(image, [None, None, len(BANDS)]), tf.ensure_shape(mask, [None, None, 1])
 
 

@@ -33,14 +33,18 @@ from cloudnet.errors import ExportError, ModelError
 from cloudnet.files import refuse_existing, whole_file
 from cloudnet.int8_graph import Proto, gain, layer_names, prepare, refine, serialise
 from cloudnet.probe import INT8_ATOL, Probe
-from cloudnet.runtime import FACTS_KEY, PROBE_KEY, CloudModel, load_model, open_session
+from cloudnet.runtime import (
+    FACTS_KEY,
+    PROBE_KEY,
+    QUANTISED_KEY,
+    CloudModel,
+    load_model,
+    open_session,
+)
 from cloudnet.spec import SPEC_KEY, Spec
 
 Ranges: TypeAlias = Any
 Progress: TypeAlias = Callable[[float], None]
-
-QUANTISED_KEY = "cloudnet_quantised"
-"""Key of how a net became INT8 in the metadata of its file."""
 
 SUFFIX = "-int8"
 """Added to the name of a spec."""
@@ -181,7 +185,8 @@ def quantise(
     Parameters
     ----------
     source
-        An ONNX file of the "nhwc" contract, as `cloudnet export` wrote it.
+        An ONNX file of the "nhwc" contract, as `cloudnet export` wrote it, or the name of a shipped
+        model.
     dataset
         Labelled scenes of all kinds of ground and cloud, for calibration and comparison.
     output
@@ -206,7 +211,7 @@ def quantise(
     advance = on_progress or (lambda share: None)
     refuse_existing([output], options.overwrite)
     float_net = _load_float(source)
-    graph = prepare(onnx.load_from_string(source.read_bytes()))
+    graph = prepare(onnx.load_from_string(float_net.path.read_bytes()))
     _check_layers(options.float_layers, graph, source)
     tiles = calibration_tiles(dataset, float_net.spec.stride)
     recipe = calibrate(graph, float_net, tiles, lambda share: advance(0.4 * share))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from cloudnet.errors import ModelError
+from cloudnet.shipped import find_model, is_shipped
 from cloudnet.spec import (
     BANDS,
     CLEAR,
@@ -36,6 +38,9 @@ PROBE_KEY = "cloudnet_probe"
 
 FACTS_KEY = "cloudnet_facts"
 """Key of parameters, multiply-adds and receptive field in the metadata of an ONNX file."""
+
+QUANTISED_KEY = "cloudnet_quantised"
+"""Key of how a net became INT8 in the metadata of its file."""
 
 DEFAULT_TILE_PX = 768
 """Large enough that the halo costs little, small enough that activations stay below 100 MB."""
@@ -76,6 +81,30 @@ class CloudModel:
     def metadata(self) -> dict[str, str]:
         """The ONNX file's metadata."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the net costs, by the names of `model.Facts`, as far as the file tells.
+
+        Raises
+        ------
+        ModelError
+            When they are damaged.
+        """
+        try:
+            facts = dict(json.loads(self.metadata.get(FACTS_KEY, "{}")))
+            if not all(isinstance(value, int | float) for value in facts.values()):
+                raise TypeError("a fact is no number")
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self.path}: its {FACTS_KEY} are damaged; export it again"
+            ) from error
+        return facts
+
+    @property
+    def precision(self) -> str:
+        """The numbers that the net computes with: "fp32" or "INT8"."""
+        return "INT8" if QUANTISED_KEY in self.metadata else "fp32"
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[Any]:
         """Run the net on a batch as it is.
@@ -222,13 +251,13 @@ class CloudModel:
         return tile.write, probability, reflectance[kept]
 
 
-def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
-    """Load an ONNX file that `cloudnet export` wrote.
+def load_model(path: str | Path | None = None, *, threads: int | None = None) -> CloudModel:
+    """Load a model that comes with cloudnet, or an ONNX file that `cloudnet export` wrote.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or the name of a shipped model; None: the default one.
     threads
         Threads inside the net; None: as many as the process may use.
 
@@ -237,9 +266,9 @@ def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
     ModelError
         When it is missing, is no ONNX file, or is not one of ours.
     """
-    path = Path(path)
+    path = find_model(path)
     if not path.is_file():
-        raise ModelError(f"{path} does not exist, or is no file; give an ONNX file")
+        raise ModelError(f"{path} is no file; give an ONNX file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -247,9 +276,10 @@ def load_model(path: str | Path, *, threads: int | None = None) -> CloudModel:
     try:
         session = open_session(content, threads=threads)
     except Exception as error:  # onnxruntime's errors share no base but Exception
+        again = "install cloudnet again"
+        mend = again if is_shipped(path) else "make one with: cloudnet export RUN -o FILE.onnx"
         raise ModelError(
-            f"{path} is no ONNX file that runs here ({_first_line(error)}); make one with: "
-            "cloudnet export RUN -o FILE.onnx"
+            f"{path} is no ONNX file that runs here ({_first_line(error)}); {mend}"
         ) from error
     return _with_spec(path, session, hashlib.sha256(content).hexdigest())
 

@@ -33,17 +33,21 @@ from cloudnet.light import (
     clear_air,
     diffuse_reflectance,
     direct_transmittance,
+    overhead_share,
     relief_light,
     two_stream,
 )
 from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
 
-CLOUD_THICKNESS = 0.6
-"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.05 of reflectance,
+CLOUD_THICKNESS = 0.3
+"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.03 of reflectance,
 which the eye sees in a picture: thin cloud counts as cloud."""
 
 DOUBT = 1.5
 """Within this factor of CLOUD_THICKNESS, both ways, pixels are unlabelled: people differ there."""
+
+WHITE_GROUNDS = ("snow", "ice")
+"""Kinds of ground that throw light forwards; see `overhead_share`."""
 
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
@@ -98,11 +102,20 @@ class SimulatedScene:
 
 @dataclass(frozen=True)
 class _Weather:
-    """A layer of cloud, the sun, and the optical thickness of the aerosol at 550 nm."""
+    """A layer of cloud, how bright it looks from above, the sun, and the air: see `clear_air`."""
 
     layer: CloudLayer
+    brilliance: float
+    cloud_bend: float
+    snow_bend: float
     geometry: Geometry
     aerosol: float
+    ozone_share: float
+
+    def air(self, band: str, height_m: float) -> Air:
+        """The air in a band, parted at a height."""
+        cos_sun = self.geometry.cos_sun
+        return clear_air(SENTINEL2[band], cos_sun, self.aerosol, height_m, self.ozone_share)
 
 
 def simulate_scene(
@@ -112,8 +125,9 @@ def simulate_scene(
     ground: str | None = None,
     cloud: str | None = None,
     bands: Sequence[str] = BANDS,
+    pixel_m: float = 20.0,
 ) -> SimulatedScene:
-    """Draw a scene of `size` (rows, cols) with pixels of 20 m; the same seed, the same scene.
+    """Draw a scene of `size` (rows, cols); the same seed, the same scene.
 
     Kinds of `GROUNDS` and `CLOUDS` are drawn at random where they are not given; `bands` are of
     `CATALOGUE_BANDS`.
@@ -126,17 +140,19 @@ def simulate_scene(
     _check(size, bands)
     rng = np.random.default_rng(seed)
     ground = _drawn(rng, ground, GROUNDS)
-    geometry = _sun(rng, ground)
+    geometry = _sun(rng, ground, pixel_m)
     surface = ground_reflectance(ground, Site(rng, size, geometry, tuple(bands)))
-    aerosol = float(rng.uniform(0.03, 0.22))
+    layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
+    weather = _draw_weather(rng, layer, geometry)
     clear = np.empty((*size, len(bands)), np.float32)
     for index, band in enumerate(bands):
-        air = clear_air(SENTINEL2[band], geometry.cos_sun, aerosol, 0.0)
+        air = weather.air(band, 0.0)
+        if ground in WHITE_GROUNDS:
+            surface[index] *= overhead_share(geometry.cos_sun, air.sky_share, weather.snow_bend)
         seen = _blurred(air.clear(surface[index]))
         seen += np.sqrt(_noise_variance(seen)) * rng.standard_normal(size, dtype=np.float32)
         clear[..., index] = np.maximum(seen, DARKEST)
-    layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
-    return _compose(clear, ground, _Weather(layer, geometry, aerosol), bands, rng)
+    return _compose(clear, ground, weather, bands, rng)
 
 
 def compose_clouds(
@@ -168,8 +184,7 @@ def compose_clouds(
     _check(size, bands)
     geometry = _sun(rng, "given") if geometry is None else geometry
     layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
-    weather = _Weather(layer, geometry, float(rng.uniform(0.03, 0.22)))
-    return _compose(clear, "given", weather, bands, rng)
+    return _compose(clear, "given", _draw_weather(rng, layer, geometry), bands, rng)
 
 
 def thickness_label(thickness: Field) -> NDArray[np.uint8]:
@@ -191,11 +206,25 @@ def _drawn(rng: np.random.Generator, name: str | None, names: Sequence[str]) -> 
     return names[int(rng.integers(len(names)))] if name is None else name
 
 
-def _sun(rng: np.random.Generator, ground: str) -> Geometry:
+def _draw_weather(rng: np.random.Generator, layer: CloudLayer, geometry: Geometry) -> _Weather:
+    """Aerosol from clean to hazy, ozone from 220 DU (tropics) to 450 DU (high latitudes, spring:
+    WMO 2018); cloud is not as bright from above as its flux says, here more, there less."""
+    return _Weather(
+        layer,
+        brilliance=math.exp(rng.normal(0.03, 0.09)),
+        cloud_bend=float(rng.uniform(0.0, 0.25)),
+        snow_bend=float(rng.uniform(0.1, 0.45)),
+        geometry=geometry,
+        aerosol=float(rng.uniform(0.03, 0.22)),
+        ozone_share=float(rng.uniform(0.73, 1.5)),
+    )
+
+
+def _sun(rng: np.random.Generator, ground: str, pixel_m: float = 20.0) -> Geometry:
     """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
-    low, high = (35.0, 76.0) if ground in ("snow", "ice") else (18.0, 66.0)
+    low, high = (35.0, 79.0) if ground in ("snow", "ice") else (18.0, 68.0)
     azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
-    return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0))
+    return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0), pixel_m)
 
 
 # Light
@@ -251,8 +280,10 @@ class _Veil:
         around = _spread(lit, self.spread_px)
         ground = self.direct * lit + (upward - self.direct) * around
         ground *= air.pass_below / (1.0 - around * self.diffuse)
+        ground /= 1.0 - surface * air.albedo_below
         below = upward * self.transmittance * air.path_below + ground
         seen = air.gas_above * self.reflectance + air.gas * below
+        seen /= 1.0 - air.albedo_above * (self.reflectance + below)
         return air.gas_above * air.path_above + air.pass_above * seen
 
 
@@ -289,13 +320,15 @@ def _compose(
     if layer.kind == "none":
         shadow = np.zeros(size, np.bool_)
         return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
-    light, shading = _sunlight(layer, geometry, size), _shading(layer, geometry)
+    light = _sunlight(layer, geometry, size)
+    shading = _shading(layer, geometry) * weather.brilliance
     for index, name in enumerate(bands):
         known = np.isfinite(clear[..., index])
         before = np.where(known, clear[..., index], np.float32(0.0))
-        air = clear_air(SENTINEL2[name], geometry.cos_sun, weather.aerosol, layer.base_m)
+        air = weather.air(name, layer.base_m)
         surface = air.surface(before)
-        veil = _veil(layer, shading, SENTINEL2[name], geometry, size)
+        seen_share = overhead_share(geometry.cos_sun, air.sky_share_above, weather.cloud_bend)
+        veil = _veil(layer, shading * seen_share, SENTINEL2[name], geometry, size)
         after = before + veil.over(surface, light, air) - air.clear(surface)
         more = np.maximum(_noise_variance(after) - _noise_variance(before), 0.0)
         after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)

@@ -98,7 +98,7 @@ def write_dataset(
     rows.writerow(COLUMNS)
     paths = []
     for index in range(scenes):
-        scene = _planned((seed, index), size, bands, plan or Plan())
+        scene = planned_scene((seed, index), size, bands, plan)
         name = f"sim_{seed}_{index:04d}_{scene.ground}_{scene.cloud}"
         paths.append(_WRITERS[layout](Path(folder), name, scene, index))
         shares = [f"{(scene.label == value).mean():.4f}" for value in (CLOUD, NO_DATA)]
@@ -107,22 +107,46 @@ def write_dataset(
     return paths
 
 
-def _planned(seed: tuple[int, int], size: Size, bands: Sequence[str], plan: Plan) -> SimulatedScene:
-    """Draw the scene that is next in turn; of 20 draws at most, the nearest to the cover wanted."""
-    index = seed[1]
+def planned_scene(
+    seed: tuple[int, int],
+    size: Size,
+    bands: Sequence[str] = BANDS,
+    plan: Plan | None = None,
+    *,
+    attempts: int = 20,
+    pixel_m: float = 20.0,
+) -> SimulatedScene:
+    """Draw the scene whose turn it is: of some draws at most, the nearest to the cover wanted.
+
+    Parameters
+    ----------
+    seed
+        Of the data set, and the number of the scene in it, which says whose turn it is.
+    size
+        (rows, cols).
+    bands
+        Of `CATALOGUE_BANDS`.
+    plan
+        Kinds of ground and cloud.
+    attempts
+        Most draws.
+    pixel_m
+        Size of a pixel in metres.
+    """
+    plan, index = plan or Plan(), seed[1]
     turn = plan.turns[index % len(plan.turns)]
     cloud = turn.clouds[index // len(plan.turns) % len(turn.clouds)]
     ground = plan.grounds[(index + index // len(plan.grounds)) % len(plan.grounds)]
 
     def draw(attempt: int) -> SimulatedScene:
         state = int(np.random.SeedSequence((*seed, attempt)).generate_state(1)[0])
-        return simulate_scene(state, size, ground=ground, cloud=cloud, bands=bands)
+        return simulate_scene(state, size, ground=ground, cloud=cloud, bands=bands, pixel_m=pixel_m)
 
     def miss(scene: SimulatedScene) -> float:
         return max(turn.least - scene.cloud_fraction, scene.cloud_fraction - turn.most, 0.0)
 
     best = draw(0)
-    for attempt in range(1, 20):
+    for attempt in range(1, attempts):
         if miss(best) == 0.0:
             break
         best = min(best, draw(attempt), key=miss)

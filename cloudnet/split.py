@@ -9,9 +9,13 @@ import numpy as np
 
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import DatasetError
+from cloudnet.mixture import SceneFacts
 
 STRATA = (0.02, 0.35, 0.95)
 """Bounds of the cloud share between clear, mostly clear, cloudy and overcast scenes."""
+
+MOST_TRUSTED = "human"
+"""Kind of label whose scenes are spread over the folds, too: scores are reported on them."""
 
 VALIDATION_FOLDS = 5
 """A plain split sets one fold of this many aside."""
@@ -26,20 +30,21 @@ class Split:
 
 
 def split_folds(
-    scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], folds: int, seed: int
+    scenes: Sequence[LabelledScene], facts: Sequence[SceneFacts], folds: int, seed: int
 ) -> list[Split]:
     """Split scenes into `folds` parts by place, each the validation side of one split.
 
     Places are dealt out one by one, those with most scenes first and those alike in a random order
-    drawn from the seed; each goes to the fold that it leaves most even in number of scenes and in
-    cloud strata (the greedy rule of scikit-learn's StratifiedGroupKFold).
+    drawn from the seed; each goes to the fold that it leaves most even in number of scenes, in
+    cloud strata, in scenes of bright ground and in scenes labelled by humans (the greedy rule of
+    scikit-learn's StratifiedGroupKFold).
 
     Parameters
     ----------
     scenes
         Labelled scenes.
-    cloud_shares
-        Share of cloud of each scene.
+    facts
+        What each scene shows.
     folds
         Number of parts, 2 or more.
     seed
@@ -59,10 +64,13 @@ def split_folds(
             "parts by place; add scenes of other places"
         )
     numbers = {group: index for index, group in enumerate(groups)}
-    strata = np.searchsorted(STRATA, cloud_shares)
-    counts = np.zeros((len(groups), len(STRATA) + 1))
-    for scene, stratum in zip(scenes, strata, strict=True):
-        counts[numbers[scene.group], stratum] += 1
+    covers, bright, trusted = len(STRATA) + 1, -2, -1
+    counts = np.zeros((len(groups), covers + 2))
+    for scene, fact in zip(scenes, facts, strict=True):
+        place = counts[numbers[scene.group]]
+        place[np.searchsorted(STRATA, fact.cloud_share)] += 1
+        place[bright] += fact.bright
+        place[trusted] += scene.labels == MOST_TRUSTED
     fold_of = _deal(counts, folds, np.random.default_rng(seed))
     return [
         Split(
@@ -73,7 +81,7 @@ def split_folds(
     ]
 
 
-def split_once(scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], seed: int) -> Split:
+def split_once(scenes: Sequence[LabelledScene], facts: Sequence[SceneFacts], seed: int) -> Split:
     """Set about a fifth of the scenes aside for validation, by place.
 
     With fewer than five places it is one place.
@@ -85,7 +93,7 @@ def split_once(scenes: Sequence[LabelledScene], cloud_shares: Sequence[float], s
     """
     places = len({scene.group for scene in scenes})
     folds = max(2, min(VALIDATION_FOLDS, places))
-    return split_folds(scenes, cloud_shares, folds, seed)[-1]
+    return split_folds(scenes, facts, folds, seed)[-1]
 
 
 def _deal(
@@ -93,7 +101,7 @@ def _deal(
     folds: int,
     rng: np.random.Generator,
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Give each place (rows of `counts`: scenes by stratum) a fold.
+    """Give each place (rows of `counts`: scenes by cover, bright ones, trusted ones) a fold.
 
     An empty fold is left more even by any place than a fold that has some: with as many places as
     folds none stays empty.

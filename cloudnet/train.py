@@ -21,6 +21,7 @@ from cloudnet.dataset import DataSet, LabelledScene
 from cloudnet.errors import ModelError, RunError, TrainingError, require
 from cloudnet.files import quiet, whole_file, writable_folder
 from cloudnet.losses import CloudIoU, CloudLoss
+from cloudnet.mixture import SIMULATED, Mixture, SceneFacts, survey
 from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
@@ -31,6 +32,12 @@ from cloudnet.tiles import round_up
 Network: TypeAlias = Any
 
 VALIDATION_TILE_PX = 256
+
+CACHE_MB = 128
+"""Memory for small training scenes."""
+
+BEST, LAST = "best", "last"
+"""Which net of a run is its model."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,15 @@ class TrainConfig:
         Weight of soft Dice in the loss.
     patience
         Epochs without a better validation IoU after which training ends.
+    keep
+        Which net is the run's model: "best" by validation, or "last", which takes no choice from
+        the validation scenes, so that their scores stay honest; then patience does not count.
     seed
         Of split, weights, order and augmentation.
     deterministic
         Use only operations that give the same bits each time; slower.
-    net, augmentation
-        Shape of the net, and how far tiles are changed.
+    net, augmentation, mixture
+        Shape of the net, how far tiles are changed, and what they are made of.
     """
 
     epochs: int = 40
@@ -74,10 +84,12 @@ class TrainConfig:
     weight_decay: float = 1e-3
     dice_share: float = 0.3
     patience: int = 15
+    keep: str = "best"
     seed: int = 0
     deterministic: bool = False
     net: UNetConfig = field(default=UNetConfig())
     augmentation: Augmentation = field(default=Augmentation())
+    mixture: Mixture = field(default=Mixture())
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.epoch_tiles, self.batch, self.patience) < 1:
@@ -91,12 +103,14 @@ class TrainConfig:
             raise ModelError("the learning rate is above 0, the warm-up share from 0 to below 1")
         if not 0 <= self.weight_decay < inf or not 0 <= self.dice_share <= 1:
             raise ModelError("the weight decay is 0 or more, the share of Dice from 0 to 1")
+        if self.keep not in (BEST, LAST):
+            raise ModelError(f"a run keeps its {BEST} net or its {LAST}, not {self.keep!r}")
         if not 0 <= self.seed < 2**32:
             raise ModelError(f"a seed is from 0 to {2**32 - 1}, not {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
-        return {**asdict(self), "net": self.net.to_dict()}
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -161,9 +175,29 @@ def train(
     TrainingError
         When the loss is no number; the message names the scenes of that step.
     """
-    shares = cloud_shares(dataset.scenes)
-    split = split_once(dataset.scenes, [shares[s.scene_path] for s in dataset.scenes], config.seed)
-    return train_split(split, shares, folder, config, resume=resume, on_progress=on_progress)
+    facts = scene_facts(dataset.scenes)
+    split = split_once(dataset.scenes, list(facts.values()), config.seed)
+    return train_split(split, facts, folder, config, resume=resume, on_progress=on_progress)
+
+
+def train_all(
+    dataset: DataSet,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Train a net on all scenes, with nothing to validate on, as one that is released.
+
+    What it is worth is told by folds of the same settings (`train_folds`). Parameters and errors
+    are those of `train`; `keep` has to be "last".
+    """
+    if config.keep != LAST:
+        raise ModelError("without validation there is no best net; keep the last")
+    facts = scene_facts(dataset.scenes)
+    split = Split(train=dataset.scenes, validation=())
+    return train_split(split, facts, folder, config, resume=resume, on_progress=on_progress)
 
 
 def train_folds(
@@ -180,9 +214,8 @@ def train_folds(
     The runs are `fold1`, `fold2` … in `folder`. With `resume`, folds that were finished stay as
     they are, and those that were not begun are. Parameters and errors are those of `train`.
     """
-    shares = cloud_shares(dataset.scenes)
-    ordered = [shares[scene.scene_path] for scene in dataset.scenes]
-    splits = split_folds(dataset.scenes, ordered, folds, config.seed)
+    facts = scene_facts(dataset.scenes)
+    splits = split_folds(dataset.scenes, list(facts.values()), folds, config.seed)
     runs = [Run(folder / f"fold{number}") for number in range(1, folds + 1)]
     if not resume:
         for run in runs:
@@ -190,7 +223,7 @@ def train_folds(
     return [
         train_split(
             split,
-            shares,
+            facts,
             run.folder,
             config,
             resume=resume and run.config_file.exists(),
@@ -200,14 +233,14 @@ def train_folds(
     ]
 
 
-def cloud_shares(scenes: Sequence[LabelledScene]) -> dict[Path, float]:
-    """Return the cloud share of each scene, by its file."""
-    return {scene.scene_path: scene.count_labels().cloud_share for scene in scenes}
+def scene_facts(scenes: Sequence[LabelledScene]) -> dict[Path, SceneFacts]:
+    """Return what each scene shows, by its file, in the order of the scenes."""
+    return dict(zip((scene.scene_path for scene in scenes), survey(scenes), strict=True))
 
 
 def train_split(
     split: Split,
-    shares: dict[Path, float],
+    facts: dict[Path, SceneFacts],
     folder: Path,
     config: TrainConfig,
     *,
@@ -215,6 +248,7 @@ def train_split(
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train on a split that was made before; the rest as `train`."""
+    shares = {path: fact.cloud_share for path, fact in facts.items()}
     run = Run(folder)
     if resume:
         _check_same(run, config, split, shares)
@@ -227,8 +261,15 @@ def train_split(
     _seed_everything(config)
     if not resume:
         _write_beginning(run, split, shares, config)
-    tiles = TrainingTiles(split.train, config.tile_px, config.epoch_tiles, config.seed)
-    steps = -(-len(tiles.index) // config.batch)
+    tiles = TrainingTiles(
+        split.train,
+        config.tile_px,
+        config.epoch_tiles,
+        config.seed,
+        config.mixture,
+        tuple(facts[scene.scene_path] for scene in split.train),
+    )
+    steps = -(-tiles.count // config.batch)
     with quiet(NotGeoreferencedWarning), _strategy().scope():
         net = _new_net(config, steps)
         history = _restore(run, net, steps) if resume else []
@@ -242,14 +283,18 @@ def train_split(
 def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first = recorder.config, len(recorder.history)
-    reader = BlockReader(split.train)
+    reader = BlockReader(split.train, CACHE_MB)
     checker = BlockReader(split.validation)
     train_tiles = training_dataset(
         tiles, reader, config.augmentation, config.batch, range(first, config.epochs)
     )
     validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
-    validation_tiles = validation_dataset(
-        split.validation, checker, validation_px, config.net.stride, config.batch
+    validation_tiles = (
+        validation_dataset(
+            split.validation, checker, validation_px, config.net.stride, config.batch
+        )
+        if split.validation
+        else None
     )
     try:
         net.fit(
@@ -311,7 +356,7 @@ def _write_beginning(
 ) -> None:
     """Write all that is known before the first step; the configuration last, as it marks a run."""
     run.write_split(split, shares)
-    by_cloud = sorted(split.validation, key=lambda scene: shares[scene.scene_path])
+    by_cloud = sorted(split.validation or split.train, key=lambda scene: shares[scene.scene_path])
     probe_px = round_up(PROBE_TILE_PX, config.net.stride)
     write_probe_tiles(run.probe_tiles_file, cut_probe_tiles(by_cloud, probe_px))
     run.write_spec(make_spec(config.net))
@@ -401,7 +446,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.config = config
         self.tiles = tiles
         self.history = history
-        self.steps = -(-len(tiles.index) // config.batch)
+        self.steps = -(-tiles.count // config.batch)
         self._tell = on_progress
         self._began = 0.0
         self._progress = Progress(
@@ -416,6 +461,8 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def finished(self) -> bool:
         """True when all epochs are done, or no better one was seen for long enough."""
+        if self.config.keep == LAST:
+            return len(self.history) >= self.config.epochs
         scores = [row["val_iou"] for row in self.history]
         stale = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
         return len(scores) >= self.config.epochs or stale >= self.config.patience
@@ -433,18 +480,19 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seen = logs or {}
-        if not np.isfinite(seen["val_loss"]):
+        if not np.isfinite(seen.get("val_loss", 0.0)):
             raise TrainingError(
                 f"the validation loss is no number after epoch {epoch + 1}, so the weights have "
                 "run away; start a new run with a lower --learning-rate"
             )
-        row = {key: float(seen[key]) for key in ("loss", "iou", "val_loss", "val_iou")}
+        keys = ("loss", "iou", "val_loss", "val_iou")
+        row = {key: float(seen.get(key, "nan")) for key in keys}
         row["epoch"] = epoch + 1
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._began, 2)
         better = not self.history or row["val_iou"] > max(r["val_iou"] for r in self.history)
         self.history.append(row)
-        if better:
+        if better or self.config.keep == LAST:
             _save(self.model, self.run.model)
         self.run.write_history(self.history)
         # The checkpoint comes last: an epoch that it lacks is done again, whatever stands above.
@@ -456,9 +504,10 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def _name_culprits(self, epoch: int, batch: int) -> str:
-        order, _ = self.tiles.epoch(epoch)
-        numbers = order[batch * self.config.batch : (batch + 1) * self.config.batch]
-        names = sorted({self.tiles.scenes[number].name for number in numbers})
+        plan, _ = self.tiles.epoch(epoch)
+        part = plan[batch * self.config.batch : (batch + 1) * self.config.batch]
+        shown = part[part[:, 1] != SIMULATED][:, [0, 2]]
+        names = sorted({self.tiles.scenes[number].name for number in shown.ravel()})
         return (
             f"the loss is no number in epoch {epoch + 1}, step {batch + 1}, on tiles of "
             f"{', '.join(names)}; look at them with cloudnet inspect --sheet, "

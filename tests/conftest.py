@@ -74,3 +74,22 @@ def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
     export_onnx(tiny_run, path)
     return path
+
+
+@pytest.fixture
+def tiny_shipped(
+    tiny_onnx: Path,
+    tiny_run: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder of shipped models in the place of the package's: the tiny net under their names.
+
+    The second one differs in its threshold and is marked as INT8, which it is not.
+    """
+    from cloudnet import shipped
+
+    folder = tmp_path_factory.mktemp("shipped")
+    helpers.ship_tiny(folder, tiny_onnx, tiny_run)
+    monkeypatch.setattr(shipped, "MODELS_FOLDER", folder)
+    return folder

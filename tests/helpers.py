@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,6 +244,25 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "augmentation": Augmentation(zoom_share=0.25),
     }
     return TrainConfig(**{**settings, **changes})
+
+
+def ship_tiny(folder: Path, tiny_onnx: Path, tiny_run: Path) -> None:
+    """Fill a folder as that of the shipped models is, with the tiny net under their names."""
+    import onnx
+
+    from cloudnet.run import Run
+    from cloudnet.runtime import QUANTISED_KEY, load_model
+    from cloudnet.spec import SPEC_KEY
+
+    shutil.copy(tiny_onnx, folder / "s2-rgbn.onnx")
+    shutil.copy(Run(tiny_run).model, folder / "s2-rgbn.keras")
+    (folder / "MODEL_CARD.md").write_text("# Model card\n", encoding="utf-8")
+    model = onnx.load(tiny_onnx)
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    spec = load_model(tiny_onnx).spec.with_threshold(0.25)
+    changed = {SPEC_KEY: spec.to_json(), QUANTISED_KEY: "{}"}
+    onnx.helper.set_model_props(model, {**kept, **changed})
+    (folder / "s2-rgbn-int8.onnx").write_bytes(model.SerializeToString())
 
 
 def teach(source: Path, data: DataSet, path: Path) -> Path:

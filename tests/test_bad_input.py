@@ -261,6 +261,9 @@ SETS = {
 
 MODELS = {
     "missing model": Bad(lambda p: predict_with(p, p.folder / "bad.onnx"), "give an ONNX file"),
+    "misspelt model": Bad(lambda p: predict_with(p, Path("s2-rgnb")), "name of a model that comes"),
+    "misspelt model to describe": Bad(lambda p: ["info", Path("s2-rgnb")], "name of a model"),
+    "a folder as a model": Bad(lambda p: predict_with(p, p.run), "is no file; give an ONNX file"),
     "folder for a model": Bad(lambda p: predict_with(p, p.run), "give an ONNX file"),
     "no ONNX": Bad(lambda p: predict_with(p, text(p.folder / "bad.onnx")), "cloudnet export RUN"),
     "ONNX cut short": Bad(
@@ -399,7 +402,6 @@ OPTIONS = {
         lambda p: ["export", p.run, "-o", p.out, "--contract", "nchw"], "--contract.*nchw-224"
     ),
     "--size-px 1": Bad(lambda p: ["simulate", p.out, "--size-px", "1"], "--size-px.*1"),
-    "no model": Bad(lambda p: ["predict", p.scene, "-o", p.out], "--model"),
     "no scene": Bad(lambda p: ["predict", "-m", p.model, "-o", p.out], "SCENES"),
     "scenes to compare without Keras": Bad(
         lambda p: ["compare", p.model, p.scene], "--keras; without it give none"

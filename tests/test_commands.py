@@ -314,7 +314,6 @@ def test_evaluate_writes_the_scores_as_csv(
 @pytest.mark.parametrize(
     "options",
     [
-        [],
         ["-m", "a.onnx", "--predictions", "out"],
         ["--predictions", "out", "--threshold", "0.4"],
     ],

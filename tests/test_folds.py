@@ -70,6 +70,11 @@ def unfinished(runs: Path) -> None:
     write_history(runs / "fold2", [0.5, 0.4])
 
 
+def stale_and_kept(runs: Path) -> None:
+    training = {"epochs": 9, "patience": 2, "keep": "last"}
+    (runs / "fold2" / "config.json").write_text(json.dumps({"training": training}))
+
+
 def not_begun(runs: Path) -> None:
     (runs / "fold2" / "history.csv").unlink()
 
@@ -118,6 +123,7 @@ def config_damaged(runs: Path) -> None:
     [
         (shutil.rmtree, "holds no fold1; make folds with"),
         (unfinished, "fold2 is not trained to its end; go on with .*--resume"),
+        (stale_and_kept, "fold2 is not trained to its end"),
         (not_begun, "fold2 is not trained to its end"),
         (no_net, "fold2 is not trained to its end"),
         (first_lost, "fold1 is missing"),

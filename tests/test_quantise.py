@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ pytest.importorskip("onnx", reason="the train extra is not installed")
 import onnx
 
 from cloudnet import quantise as module
+from cloudnet import shipped
 from cloudnet.calibration import Tiles, calibration_tiles
 from cloudnet.commands import main
 from cloudnet.compare import (
@@ -457,3 +459,15 @@ def test_it_is_compared_with_keras_by_its_masks(
     other = compare_with_keras(model, tiny_run / "model.keras", [tiles])
     with pytest.raises(ComparisonError, match="does not say what Keras says"):
         other.require(int8)
+
+
+def test_a_shipped_model_is_taken_by_name(
+    taught: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copy(taught, folder / "s2-rgbn.onnx")
+    monkeypatch.setattr(shipped, "MODELS_FOLDER", folder)
+    quantise(Path("s2-rgbn"), data, tmp_path / "int8.onnx")
+    assert load_model(tmp_path / "int8.onnx").precision == "INT8"
+    assert load_model("s2-rgbn").precision == "fp32"

@@ -16,6 +16,7 @@ from cloudnet.commands.export import export
 from cloudnet.commands.fetch import fetch
 from cloudnet.commands.info import info
 from cloudnet.commands.inspect import inspect
+from cloudnet.commands.models import models
 from cloudnet.commands.predict import predict
 from cloudnet.commands.quantise import quantise
 from cloudnet.commands.simulate import simulate
@@ -52,6 +53,7 @@ def main() -> None:
 
 for command in (
     predict,
+    models,
     info,
     evaluate,
     compare,

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Compare Keras and onnxruntime on the same tiles.")
 @click.argument("model", type=FILE)
 @click.argument("scenes", type=FILE, nargs=-1)
-@click.option("--keras", "net", type=FILE, help="Run folder or .keras file to compare with.")
+@click.option(
+    "--keras",
+    "net",
+    type=FILE,
+    help="Run folder, .keras file, or name of a model that comes with one.",
+)
 @atol_option
 @reading_options
 def compare(
@@ -42,7 +47,7 @@ def compare(
 
     With --keras both run side by side, on tiles of the SCENES, on noise, overcast, black and no
     data. Without it, or without TensorFlow, the probe in MODEL is replayed: real tiles with Keras's
-    own answers.
+    own answers. MODEL is an ONNX file, or a name that cloudnet models lists.
     """
     from cloudnet.compare import replay_probe
     from cloudnet.runtime import load_model
@@ -55,7 +60,7 @@ def compare(
     comparison = comparison or replay_probe(loaded, atol)
     click.echo(_table(comparison))
     click.echo(describe(comparison))
-    comparison.require(model)
+    comparison.require(loaded.path)
 
 
 def _live(
@@ -65,8 +70,9 @@ def _live(
     from cloudnet.compare import compare_with_keras, scene_tiles
     from cloudnet.errors import MissingExtraError
     from cloudnet.run import find_net
+    from cloudnet.shipped import find_keras
 
-    net = find_net(net)
+    net = find_net(find_keras(net))
     tiles = [scene_tiles(scene, model.spec, reading) for scene in scenes]
     try:
         import_tensorflow()

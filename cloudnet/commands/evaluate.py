@@ -14,6 +14,7 @@ from cloudnet.commands.options import (
     compared_model,
     import_tensorflow,
     make_reading,
+    model_option,
     overwrite_option,
     reading_options,
     share_bar,
@@ -40,7 +41,7 @@ SECTIONS = {
     short_help="Score a model, or masks made before, on labelled scenes.",
 )
 @click.argument("data", type=FILE, nargs=-1, required=True)
-@click.option("-m", "--model", type=FILE, help="ONNX file to score.")
+@model_option
 @click.option("--predictions", type=FILE, help="Folder of masks to score instead.")
 @click.option(
     "--folds",
@@ -89,7 +90,7 @@ def evaluate(data: tuple[Path, ...], **settings: Any) -> None:
 def _check_use(settings: dict[str, Any]) -> None:
     """Raise a usage error where options do not go together."""
     scored = [key for key in ("model", "predictions", "folds") if settings[key] is not None]
-    if len(scored) != 1:
+    if len(scored) > 1:
         raise click.UsageError("give one of --model, --predictions and --folds")
     probable = settings["predictions"] is None
     if not probable and settings["threshold"] is not None:
@@ -136,7 +137,7 @@ def _masks(dataset: DataSet, settings: dict[str, Any]) -> Masks:
 
     if settings["predictions"] is not None:
         return StoredMasks(dataset, settings["predictions"])
-    if settings["model"] is not None:
+    if settings["folds"] is None:
         model, _ = compared_model(settings["model"], None, settings["atol"])
         return ModelMasks(model, settings["threshold"])
     from cloudnet.folds import FoldMasks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +31,13 @@ def info(
     offset: float | None,
     nodata: float | None,
 ) -> None:
-    """Print what a model (.onnx, .keras, a run folder) costs and takes, or how a scene is read."""
-    if path.suffix == ".onnx":
+    """Print what a model costs and takes, or how a scene is read.
+
+    A model is an .onnx, a .keras, a run folder, or a name that cloudnet models lists.
+    """
+    from cloudnet.shipped import is_name
+
+    if path.suffix == ".onnx" or is_name(path):
         rows = _onnx_rows(path)
     elif path.suffix == ".keras" or path.is_dir():
         rows = _keras_rows(path)
@@ -45,16 +49,13 @@ def info(
 
 
 def _onnx_rows(path: Path) -> list[tuple[str, str]]:
-    from cloudnet.errors import ModelError
-    from cloudnet.runtime import FACTS_KEY, load_model
+    from cloudnet.runtime import load_model
 
     model = load_model(path)
-    try:
-        facts = dict(json.loads(model.metadata.get(FACTS_KEY, "{}")))
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path}: its {FACTS_KEY} are damaged; export it again") from error
-    rows = [("model", f"{model.spec.name} {model.spec.version} ({path})"), *_cost_rows(facts)]
-    rows += [("file size", f"{path.stat().st_size / 1e6:.3f} MB"), ("sha256", model.sha256)]
+    size = model.path.stat().st_size
+    rows = [("model", f"{model.spec.name} {model.spec.version} ({model.path})")]
+    rows += [*_cost_rows(model.facts), ("numbers", model.precision)]
+    rows += [("file size", f"{size / 1e6:.3f} MB"), ("sha256", model.sha256)]
     return rows + _spec_rows(model.spec.to_dict())
 
 

@@ -81,7 +81,10 @@ def make_reading(
 def model_option(command: Command) -> Command:
     """Add -m, the model."""
     return click.option(
-        "-m", "--model", type=FILE, required=True, help="ONNX file that cloudnet export wrote."
+        "-m",
+        "--model",
+        type=FILE,
+        help="ONNX file, or a name that cloudnet models lists; the default model if not given.",
     )(command)
 
 
@@ -164,10 +167,13 @@ def import_tensorflow(*others: str) -> None:
             require(module, "train")
 
 
-def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudModel, Comparison]:
+def compared_model(
+    path: Path | None, net: Path | None, atol: float
+) -> tuple[CloudModel, Comparison]:
     """Load a model, replay its probe, and compare it with Keras too where a net is given.
 
-    Without TensorFlow the probe has to do, which a note says.
+    The model is a path or a name; None: the default one. Without TensorFlow the probe has
+    to do, which a note says.
 
     Raises
     ------
@@ -178,18 +184,19 @@ def compared_model(path: Path, net: Path | None, atol: float) -> tuple[CloudMode
     from cloudnet.errors import MissingExtraError
     from cloudnet.run import find_net
     from cloudnet.runtime import load_model
+    from cloudnet.shipped import find_keras
 
     model = load_model(path)
-    net = None if net is None else find_net(net)
+    net = None if net is None else find_net(find_keras(net))
     comparison = replay_probe(model, atol)
-    comparison.require(path)
+    comparison.require(model.path)
     if net is not None:
         try:
             import_tensorflow()
             comparison = compare_with_keras(model, net, (), atol)
         except MissingExtraError as error:
             click.echo(f"Note: {error}; the probe was replayed instead", err=True)
-    comparison.require(path)
+    comparison.require(model.path)
     return model, comparison
 
 

@@ -37,13 +37,13 @@ from cloudnet.commands.options import (
     help="Side of a tile, halo included; rounded up to what the net takes.",
 )
 @click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
-@click.option("--keras", "net", type=FILE, help="Run or .keras to compare with side by side.")
+@click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
 @atol_option
 @overwrite_option
 @reading_options
 def predict(
     scenes: tuple[Path, ...],
-    model: Path,
+    model: Path | None,
     output: Path,
     net: Path | None,
     atol: float,

@@ -64,7 +64,8 @@ def quantise(
     """Turn MODEL into an INT8 file, calibrated on tiles of the labelled scenes of DATA.
 
     It is published once its masks of all of DATA agree with those of MODEL. Layers that cost most
-    are kept in float where they do not.
+    are kept in float where they do not. MODEL is an ONNX file, or a name
+    that cloudnet models lists.
     """
     from cloudnet.dataset import open_dataset
     from cloudnet.errors import require

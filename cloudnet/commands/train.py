@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
+import click.core
 
 from cloudnet.commands.options import (
     FILE,
@@ -67,7 +70,15 @@ CLEAR_TO_END = "\x1b[K"
     show_default=True,
     help="Of split, weights, order and augmentation.",
 )
+@click.option(
+    "--recipe",
+    type=click.Choice(("s2-rgbn",)),
+    help="Settings of a shipped model; options that are given replace its own.",
+)
 @click.option("--folds", type=int, help="Train one net for each of so many folds.")
+@click.option(
+    "--no-validation", is_flag=True, help="Train on all scenes, as for a release; with --recipe."
+)
 @click.option(
     "--protocol",
     type=click.Choice(("catalogue",)),
@@ -77,40 +88,82 @@ CLEAR_TO_END = "\x1b[K"
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
 @skip_bad_option
 @reading_options
-def train(data: tuple[Path, ...], out: Path, **settings: Any) -> None:
+@click.pass_context
+def train(context: click.Context, /, data: tuple[Path, ...], out: Path, **settings: Any) -> None:
     """Train a net on the labelled scenes of DATA, split by place, and write a run folder."""
-    folds, by_protocol = settings.pop("folds"), settings.pop("protocol") is not None
-    if folds is not None and by_protocol:
-        raise click.UsageError("--protocol has a split of its own; give it without --folds")
+    way = _Way(*(settings.pop(key) for key in ("folds", "protocol", "no_validation", "resume")))
     reading = make_reading(*(settings.pop(key) for key in ("bands", "scale", "offset", "nodata")))
     from cloudnet.dataset import open_dataset
 
-    dataset = open_dataset(data, reading, skip_bad=settings.pop("skip_bad"))
+    skip_bad, recipe = settings.pop("skip_bad"), settings.pop("recipe")
+    if recipe is not None:
+        settings = {key: value for key, value in settings.items() if _given(context, key)}
+    dataset = open_dataset(data, reading, skip_bad=skip_bad)
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
-    protocol = _split_protocol(dataset) if by_protocol else None
+    protocol = _split_protocol(dataset) if way.protocol else None
     import_tensorflow("tensorboard", "matplotlib", *(("onnx", "tf2onnx") if protocol else ()))
-    from cloudnet.train import TrainConfig, train_folds
-    from cloudnet.train import train as train_once
+    from cloudnet.recipe import settings_of
 
-    resume = settings.pop("resume")
-    config = TrainConfig(**settings)
+    config = settings_of(recipe, settings)
     try:
         with ProgressBar() as bar:
-            if protocol is not None:
-                runs = [_train_protocol(protocol, out, config, resume, bar)]
-            elif folds is None:
-                runs = [train_once(dataset, out, config, resume=resume, on_progress=bar.show)]
-            else:
-                runs = train_folds(dataset, out, config, folds, resume=resume, on_progress=bar.show)
+            runs = _train(way, dataset, protocol, out, config, bar)
     except KeyboardInterrupt:
         click.echo(f"\nStopped; go on with the same command and --resume: {out}", err=True)
         raise SystemExit(INTERRUPTED) from None
     for run in runs:
-        best = max(run.read_history(), key=lambda row: row["val_iou"])
-        click.echo(
-            f"{run.model}: validation IoU {best['val_iou']:.3f} after epoch {best['epoch']:.0f}"
-        )
+        click.echo(f"{run.model}: {_describe_result(run)}")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the scenes are parted: by folds, by the catalogue's protocol, not at all, or once."""
+
+    folds: int | None
+    protocol: str | None
+    no_validation: bool
+    resume: bool
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.protocol is not None:
+            raise click.UsageError("--protocol has a split of its own; give it without --folds")
+        if self.no_validation and (self.folds is not None or self.protocol is not None):
+            raise click.UsageError("--no-validation leaves nothing for --folds or --protocol")
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _train(
+    way: _Way,
+    dataset: DataSet,
+    protocol: Protocol | None,
+    out: Path,
+    config: TrainConfig,
+    bar: ProgressBar,
+) -> list[Run]:
+    """Train in the way that was asked for."""
+    from cloudnet.train import train as train_once
+    from cloudnet.train import train_all, train_folds
+
+    if protocol is not None:
+        return [_train_protocol(protocol, out, config, way.resume, bar)]
+    if way.folds is not None:
+        return train_folds(dataset, out, config, way.folds, resume=way.resume, on_progress=bar.show)
+    train_whole = train_all if way.no_validation else train_once
+    return [train_whole(dataset, out, config, resume=way.resume, on_progress=bar.show)]
+
+
+def _describe_result(run: Run) -> str:
+    """Return the validation IoU of the epoch that the run kept, or that there was none."""
+    history = run.read_history()
+    kept = history[-1] if run.read_config()["training"].get("keep") == "last" else None
+    kept = kept or max(history, key=lambda row: row["val_iou"])
+    if math.isnan(kept["val_iou"]):
+        return f"loss {kept['loss']:.3f} after epoch {kept['epoch']:.0f}, no validation"
+    return f"validation IoU {kept['val_iou']:.3f} after epoch {kept['epoch']:.0f}"
 
 
 def _split_protocol(dataset: DataSet) -> Protocol:
@@ -184,5 +237,5 @@ def _describe(progress: Progress | None) -> str | None:
         return None
     iou = progress.validation_iou
     return f"epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}" + (
-        "" if iou is None else f", validation IoU {iou:.3f}"
+        "" if iou is None or math.isnan(iou) else f", validation IoU {iou:.3f}"
     )
