@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
+from cloudnet.ground import GROUNDS
 from cloudnet.mixture import (
     COMPOSED,
     PASTED,
@@ -26,7 +27,7 @@ from cloudnet.mixture import (
     scene_weights,
 )
 from cloudnet.simulate import compose_clouds
-from cloudnet.simulated_set import planned_scene
+from cloudnet.simulated_set import Plan, planned_scene
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 
@@ -41,6 +42,9 @@ VALIDATION_HALO_PX = 16
 
 LARGEST_KEPT_PX = 512
 """Side of the largest scene that is kept in memory."""
+
+SIMULATION_PLAN = Plan(grounds=(*GROUNDS, "snow", "ice", "snow", "salt", "urban"))
+"""More than an even share of the grounds that are taken for cloud."""
 
 SIMULATIONS_KEPT = 400
 """Simulated blocks in memory: those of an epoch, which come more than once."""
@@ -176,7 +180,9 @@ def _simulate(number: int, size: tuple[int, int]) -> Block:
     rng = np.random.default_rng(number)
     pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
     turn = (number, int(rng.integers(2**31)))
-    scene = planned_scene(turn, size, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m)
+    scene = planned_scene(
+        turn, size, plan=SIMULATION_PLAN, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m
+    )
     return scene.reflectance, scene.label[..., np.newaxis]
 
 
