@@ -195,7 +195,9 @@ class FusedNormalization(layers.BatchNormalization):  # type: ignore[misc]
         return outputs
 
 
-def make_spec(config: UNetConfig, *, name: str = "cloudnet", version: str = "0") -> Spec:
+def make_spec(
+    config: UNetConfig, *, name: str = "cloudnet", version: str = "0", threshold: float = 0.5
+) -> Spec:
     """Return the spec of a net of this shape.
 
     The default halo is the exact one: with a stride less, the zero padding at tile edges changed
@@ -204,6 +206,7 @@ def make_spec(config: UNetConfig, *, name: str = "cloudnet", version: str = "0")
     return Spec(
         name=name,
         version=version,
+        threshold=threshold,
         stride=config.stride,
         halo_px=config.exact_halo_px,
         exact_halo_px=config.exact_halo_px,
