@@ -43,7 +43,7 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 512
 """Side of the largest scene that is kept in memory."""
 
-SIMULATION_PLAN = Plan(grounds=(*GROUNDS, "snow", "ice", "snow", "salt", "urban"))
+SIMULATION_PLAN = Plan(grounds=(*GROUNDS, "snow", "ice", "snow", "salt", "urban", "urban"))
 """More than an even share of the grounds that are taken for cloud."""
 
 SIMULATIONS_KEPT = 400

@@ -43,6 +43,9 @@ CLOUD_THICKNESS = 0.3
 """Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.03 of reflectance,
 which the eye sees in a picture: thin cloud counts as cloud."""
 
+HAZE_DOUBT = 4.0
+"""How many times as thick as cloud haze has to be to count as such; thinner, people differ."""
+
 WHITE_THICKNESS = 6.0
 """Optical thickness from which cloud is seen over white ground."""
 
@@ -328,8 +331,11 @@ def _compose(
 ) -> SimulatedScene:
     size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
     thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
+    thickness_seen = thickness / (HAZE_DOUBT if layer.angstrom > 0.0 else 1.0)
     blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
-    label = thickness_label(thickness, blue)
+    label = thickness_label(thickness_seen, blue)
+    if layer.angstrom > 0.0:
+        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS)] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
     cloudy = clear.astype(np.float32)
     if layer.kind == "none":
