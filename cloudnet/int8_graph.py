@@ -21,6 +21,10 @@ Proto: TypeAlias = Any
 CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
 """What becomes of reflectance before the first convolution."""
 
+CONTRASTS_LAYER = "normalised"
+"""Layer that turns bands into contrasts: a convolution too, but one whose weights are no result of
+training. It stays in float: its answers are small differences of large numbers."""
+
 DOUBLING = "doubling"
 """Name of the scales of a resize that repeats each cell twice both ways."""
 
@@ -48,8 +52,9 @@ def prepare(model: Proto) -> Proto:
 
 
 def layer_names(graph: Proto) -> list[str]:
-    """Return the names of the layers of a prepared graph that can be kept in float."""
-    return [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    """Return the names of the layers of a prepared graph that can be INT8 or kept in float."""
+    names = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    return [name for name in names if name != CONTRASTS_LAYER]
 
 
 def _names_of_layers(graph: Proto) -> dict[str, str]:

@@ -31,7 +31,15 @@ from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, Mask
 from cloudnet.errors import ExportError, ModelError
 from cloudnet.files import refuse_existing, whole_file
-from cloudnet.int8_graph import Proto, gain, layer_names, prepare, refine, serialise
+from cloudnet.int8_graph import (
+    CONTRASTS_LAYER,
+    Proto,
+    gain,
+    layer_names,
+    prepare,
+    refine,
+    serialise,
+)
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.runtime import (
     FACTS_KEY,
@@ -304,7 +312,7 @@ class Recipe:
             activation_qType=QuantType.QUInt8,
             tensors_range=self.ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=list(floats),
+            nodes_to_exclude=[CONTRASTS_LAYER, *floats],
             op_types_to_quantize=QUANTISED_OPS,
             extra_options={"TensorQuantOverrides": self._fixed_ranges()},
         )
@@ -319,9 +327,10 @@ class Recipe:
         convolutions = [node for node in self.graph.graph.node if node.op_type == "Conv"]
         clipped, logits = convolutions[0].input[0], convolutions[-1].output[0]
         bounds: dict[str, NDArray[Any]] = {
-            clipped: gain(self.graph.graph) * np.array(self.spec.reflectance_range),
             logits: np.clip(np.ravel(self.ranges[logits].range_value), -LOGITS, LOGITS),
         }
+        if convolutions[0].name != CONTRASTS_LAYER:
+            bounds[clipped] = gain(self.graph.graph) * np.array(self.spec.reflectance_range)
         return {
             name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
             for name, (low, high) in bounds.items()
