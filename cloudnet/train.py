@@ -505,9 +505,11 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         part = plan[batch * self.config.batch : (batch + 1) * self.config.batch]
         shown = part[part[:, 1] != SIMULATED][:, [0, 2]]
         names = sorted({self.tiles.scenes[number].name for number in shown.ravel()})
+        step = f"the loss is no number in epoch {epoch + 1}, step {batch + 1}"
+        if not names:
+            return f"{step}, on simulated tiles; lower --learning-rate"
         return (
-            f"the loss is no number in epoch {epoch + 1}, step {batch + 1}, on tiles of "
-            f"{', '.join(names)}; look at them with cloudnet inspect --sheet, "
+            f"{step}, on tiles of {', '.join(names)}; look at them with cloudnet inspect --sheet, "
             "or lower --learning-rate"
         )
 
