@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import tensorflow as tf
 from cloudnet.augment import NO_AUGMENTATION, Augmentation
 from cloudnet.dataset import LabelledScene, open_dataset
 from cloudnet.errors import CloudnetError, DatasetError, SceneError
+from cloudnet.mixture import REAL
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.scene import Scene
 from cloudnet.tiles import Window
@@ -38,7 +40,7 @@ SIZES = [(70, 33), (20, 30), (7, 50), (16, 16), (3, 2)]
 
 LAYOUTS = ["geotiff", "catalogue"]
 FIRST, STEP = 0.01, 1 / 500
-FLIPS = Augmentation(flips=True, brightness=0.0, band_gain=0.0, zoom=1.0, zoom_share=0.0)
+FLIPS = replace(NO_AUGMENTATION, flips=True)
 
 Tile = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -198,16 +200,18 @@ def test_an_epoch_covers_each_scene_by_its_area_and_has_the_tiles_asked_for(
         wanted = {number: count * rounds for number, count in once.items()}
         assert Counter(tiles.index.tolist()) == wanted
         for epoch in (0, 5):
-            order, seeds = tiles.epoch(epoch)
-            assert Counter(order.tolist()) == wanted
-            assert seeds.shape == (len(order), 2) and len(np.unique(seeds, axis=0)) == len(order)
+            plan, seeds = tiles.epoch(epoch)
+            assert plan.dtype == np.int64 and plan.shape == (tiles.count, 3)
+            assert Counter(plan[:, 0].tolist()) == wanted
+            assert (plan[:, 1] == REAL).all() and (plan[:, 2] == plan[:, 0]).all()
+            assert seeds.shape == (len(plan), 2) and len(np.unique(seeds, axis=0)) == len(plan)
 
 
 def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
     array_scenes: list[LabelledScene],
 ) -> None:
     tiles = training_tiles(array_scenes, least=340)
-    orders = [tiles.epoch(epoch)[0] for epoch in range(3)]
+    orders = [tiles.epoch(epoch)[0][:, 0] for epoch in range(3)]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert (orders[one] != orders[other]).any()
     for order in orders:
@@ -216,7 +220,8 @@ def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
         assert places.min() < 0.05 and places.max() > 0.95 and abs(places.mean() - 0.5) < 0.1
         first, second = order[: len(order) // 2], order[len(order) // 2 :]
         assert 0.7 < (first == 0).sum() / (second == 0).sum() < 1.4
-    assert (training_tiles(array_scenes, least=340, seed=1).epoch(0)[0] != orders[0]).any()
+    other = training_tiles(array_scenes, least=340, seed=1).epoch(0)[0][:, 0]
+    assert (other != orders[0]).any()
 
 
 class SlowAtTimes(BlockReader):
@@ -238,7 +243,7 @@ def test_batches_come_in_the_order_of_the_epoch(array_scenes: list[LabelledScene
     count = len(tiles.index)
     assert [len(image) for image, _ in found] == 2 * [*[8] * (count // 8), count % 8]
     shown = [decode(image)[2] for image, _ in single(found)]
-    assert shown == [*tiles.epoch(0)[0], *tiles.epoch(1)[0]]
+    assert shown == [*tiles.epoch(0)[0][:, 0], *tiles.epoch(1)[0][:, 0]]
 
 
 def test_a_resumed_pipeline_gives_the_batches_that_were_left(

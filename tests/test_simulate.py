@@ -214,28 +214,35 @@ def test_cloud_over_snow_changes_little(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """R = Rc + T Td A / (1 - A Rd) between two parts of the air, worked out anew here."""
     thickness, cos_sun, aerosol, g = 3.0, np.cos(np.deg2rad(40.0)), 0.1, 0.85
+    brilliance, bend, ozone_share = 1.07, 0.2, 1.3
     scaled, g_scaled = (1 - g**2) * thickness, g / (1 + g)
     first, third = 0.75 * (1 - g_scaled), (2 - 3 * g_scaled * cos_sun) / 4
     beam = 1 - np.exp(-scaled / cos_sun)
     cloud = (first * scaled + (third - first * cos_sun) * beam) / (1 + first * scaled)
     diffuse = first * scaled / (1 + first * scaled)
-    air = clear_air(SENTINEL2["B08"], float(cos_sun), aerosol, 1000.0)
-    lit = (1 - air.sky_share) * (1 - cloud) + air.sky_share * (1 - diffuse)
-    surface = float(air.surface(np.array([0.32]))[0])
-    ground = lit * (1 - diffuse) * air.pass_below * surface / (1 - lit * surface * diffuse)
-    below = ground + (1 - diffuse) * (1 - cloud) * air.path_below
-    seen = air.gas_above * air.path_above
-    seen += air.pass_above * (air.gas_above * cloud + air.gas * below)
 
-    def middle(low: float, _: float) -> float:
-        return aerosol if low == 0.03 else low
+    def weather(_: np.random.Generator, layer: CloudLayer, geometry: Geometry) -> object:
+        return simulate._Weather(layer, brilliance, bend, 0.3, geometry, aerosol, ozone_share)
 
-    rng = np.random.default_rng(0)
+    monkeypatch.setattr(simulate, "_draw_weather", weather)
     one_layer(monkeypatch, np.full((96, 96), thickness, np.float32))
-    draws = type("Draws", (), {"uniform": staticmethod(middle)})()
-    draws.integers, draws.standard_normal = rng.integers, rng.standard_normal
-    scene = compose_clouds(even(VEGETATION), draws, geometry=Geometry(40.0, 150.0))
-    assert scene.reflectance[..., NIR].mean() == pytest.approx(seen, abs=5e-4)
+    rng = np.random.default_rng(0)
+    scene = compose_clouds(even(VEGETATION), rng, geometry=Geometry(40.0, 150.0))
+    for index, name in enumerate(BANDS):
+        air = clear_air(SENTINEL2[name], float(cos_sun), aerosol, 1000.0, ozone_share)
+        lit = (1 - air.sky_share) * (1 - cloud) + air.sky_share * (1 - diffuse)
+        surface = float(air.surface(np.array([VEGETATION[index]]))[0])
+        # Between cloud and ground, and between the air below the cloud and the ground.
+        ground = lit * (1 - diffuse) * air.pass_below * surface / (1 - lit * surface * diffuse)
+        ground /= 1 - surface * air.albedo_below
+        below = ground + (1 - diffuse) * (1 - cloud) * air.path_below
+        # Seen from overhead, where only light of the sky goes up as well as ever.
+        up = 1 - (1 - air.sky_share_above) * bend * (1 - cos_sun) ** 2
+        bright = cloud * brilliance * up
+        seen = air.gas_above * bright + air.gas * below
+        seen *= air.pass_above / (1 - air.albedo_above * (bright + below))
+        seen += air.gas_above * air.path_above
+        assert scene.reflectance[..., index].mean() == pytest.approx(seen, abs=5e-4), name
 
 
 @given(
@@ -248,7 +255,7 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     light = simulate._sunlight(layer, geometry, size)
     shading = simulate._shading(layer, geometry)
     veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
-    vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
     assert seen.max() <= 1.0 + 1e-5
     assert seen.min() >= -1e-6

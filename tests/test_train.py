@@ -44,7 +44,15 @@ from cloudnet.run import Run
 from cloudnet.scene import Reading
 from cloudnet.spec import Spec
 from cloudnet.split import split_once
-from cloudnet.train import Progress, TrainConfig, cloud_shares, draw_curves, train, train_folds
+from cloudnet.train import (
+    Progress,
+    TrainConfig,
+    draw_curves,
+    scene_facts,
+    train,
+    train_all,
+    train_folds,
+)
 from tests.helpers import make_dataset, tiny_config, write_mask_tif
 
 Numbers = dict[str, NDArray[Any]]
@@ -211,12 +219,12 @@ def test_the_split_on_disk_is_by_place_and_the_one_that_was_trained_on(
     assert {row["path"] for row in table} == {s.scene_path.as_posix() for s in dataset.scenes}
     groups = {scene.name: scene.group for scene in dataset.scenes}
     assert all(row["group"] == groups[row["scene"]] for row in table)
-    shares = cloud_shares(dataset.scenes)
+    facts = scene_facts(dataset.scenes)
     assert all(
-        float(row["cloud_share"]) == pytest.approx(shares[Path(row["path"])], abs=1e-4)
+        float(row["cloud_share"]) == pytest.approx(facts[Path(row["path"])].cloud_share, abs=1e-4)
         for row in table
     )
-    split = split_once(dataset.scenes, list(shares.values()), tiny_config().seed)
+    split = split_once(dataset.scenes, list(facts.values()), tiny_config().seed)
     assert [row["scene"] for row in table if row["side"] == "validation"] == [
         scene.name for scene in split.validation
     ]
@@ -226,7 +234,7 @@ def test_the_score_of_the_best_net_is_the_one_in_the_history(
     tiny_run: Path, dataset: DataSet
 ) -> None:
     run = Run(tiny_run)
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     net, score = load_net(run.model), CloudIoU()
     for image, target in validation_dataset(
         split.validation, BlockReader(split.validation), 256, 4, 8
@@ -619,7 +627,7 @@ def test_a_loss_that_is_no_number_names_the_scenes_of_its_step(
     dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = BlockReader.read
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     culprit = split.train[2]
 
     def poisoned(self: BlockReader, index: int, *windows: Any) -> Any:
@@ -646,7 +654,7 @@ def test_weights_that_run_away_are_not_kept(dataset: DataSet, tmp_path: Path) ->
 @pytest.mark.parametrize("side", ["train", "validation"])
 def test_a_scene_that_cannot_be_read_any_more_is_named(tmp_path: Path, side: str) -> None:
     dataset = open_dataset([make_dataset(tmp_path / "data", scenes=4, size=(32, 32))])
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     path = getattr(split, side)[0].scene_path
     content = path.read_bytes()
 
