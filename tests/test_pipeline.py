@@ -21,13 +21,15 @@ import tensorflow as tf
 from cloudnet.augment import NO_AUGMENTATION, Augmentation
 from cloudnet.dataset import LabelledScene, open_dataset
 from cloudnet.errors import CloudnetError, DatasetError, SceneError
-from cloudnet.mixture import REAL
+from cloudnet.mixture import COMPOSED, PASTED, REAL, SIMULATED, Mixture, survey
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.scene import Scene
+from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 from tests.helpers import (
     product_name,
     to_catalogue_bands,
+    write_labelled_scene,
     write_mask_npy,
     write_mask_tif,
     write_scene_npy,
@@ -436,3 +438,207 @@ def test_what_a_read_ended_in_is_kept_with_its_file(
     with pytest.raises(tf.errors.OpError):
         list(validation_dataset(scenes, checker, TILE_PX, 4, 4))
     assert isinstance(checker.error, kind) and str(path) in str(checker.error)
+
+
+# Mixtures.
+
+PALE = Window(0, 0, 6, 8)
+"""Where the mixed scene is cloud."""
+
+
+def write_sorts(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[LabelledScene]:
+    """A clear, a mixed and an overcast scene of dark ground; each has pixels without data, and the
+    clear one unlabelled and, in its corner, cloudy ones."""
+    rng = np.random.default_rng(3)
+    scenes = []
+    for name, (rows, cols) in zip(("clear", "mixed", "overcast"), sizes, strict=True):
+        values = rng.uniform(0.03, 0.1, (rows, cols, 4)).astype(np.float32)
+        mask = np.zeros((rows, cols), np.uint8)
+        if name == "clear":
+            mask[2, 5:9] = NO_DATA
+            mask[0, 0] = CLOUD
+        elif name == "mixed":
+            mask[PALE.slices] = CLOUD
+            values[PALE.slices] += 0.6
+        else:
+            mask[:] = CLOUD
+            values += 0.6
+        values[rows - 2, 1:5] = np.nan
+        scenes.append(write_labelled_scene(folder, name, values, mask))
+    return scenes
+
+
+@pytest.fixture(scope="module")
+def sorts(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledScene]:
+    """A clear, a mixed and an overcast scene; not to be changed."""
+    folder = tmp_path_factory.mktemp("sorts")
+    return write_sorts(folder, [(40, 30), (25, 36), (20, 20)])
+
+
+def mixed_tiles(
+    scenes: Sequence[LabelledScene], mixture: Mixture, least: int = 24, seed: int = 0
+) -> TrainingTiles:
+    facts = tuple(survey(scenes))
+    return TrainingTiles(tuple(scenes), TILE_PX, least, seed, mixture, facts)
+
+
+EVERYTHING = Mixture(simulated=0.25, composed=0.25, pasted=0.25, balanced=True)
+KINDS = {
+    REAL: Mixture(balanced=True),
+    COMPOSED: Mixture(composed=1.0),
+    PASTED: Mixture(pasted=1.0),
+    SIMULATED: Mixture(simulated=1.0),
+}
+
+
+def assert_usable(image: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+    """Assert what holds for every tile, however it was made."""
+    assert image.shape == (TILE_PX, TILE_PX, 4) and image.dtype == np.float32
+    assert target.shape == (TILE_PX, TILE_PX, 2) and target.dtype == np.float32
+    assert np.isfinite(image).all() and image.min() >= 0 and image.max() < 2.5
+    assert set(np.unique(target)) <= {0.0, 1.0}
+    cloud, weight = target[..., 0] == 1, target[..., 1] == 1
+    assert not (cloud & ~weight).any(), "what is unlabelled is no cloud"
+    assert (image[weight] > 0).any(axis=-1).all(), "what counts has data"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("augmentation", [NO_AUGMENTATION, Augmentation(zoom_share=1.0)])
+def test_each_kind_of_tile_comes_out_whole(
+    sorts: list[LabelledScene], kind: int, augmentation: Augmentation
+) -> None:
+    tiles = mixed_tiles(sorts, KINDS[kind])
+    assert tiles.count == 24 and (tiles.epoch(0)[0][:, 1] == kind).all()
+    found = list(single(batches(tiles, augmentation)))
+    assert len(found) == 24
+    for image, target in found:
+        assert_usable(image, target)
+    labels = np.stack([target for _, target in found])
+    assert {0.0, 1.0} == set(np.unique(labels[labels[..., 1] == 1][:, 0])), "clear and cloud"
+    assert (labels[..., 1] == 0).any()
+
+
+def test_kinds_come_in_the_shares_asked_for_and_differ(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING, least=40)
+    made: list[int] = []
+
+    class Spy(BlockReader):
+        def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Any:
+            made.append(plan[1])
+            return super().make(plan, seed, window)
+
+    batches(tiles, reader=Spy(tiles.scenes))
+    assert Counter(made) == {kind: 10 for kind in KINDS}
+    assert sorted(made) == sorted(tiles.epoch(0)[0][:, 1].tolist())
+
+
+def test_a_mixed_epoch_has_just_the_tiles_asked_for(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING, least=21)
+    assert [len(image) for image, _ in batches(tiles, epochs=range(2))] == 2 * [8, 8, 5]
+
+
+def test_a_resumed_mixture_gives_the_batches_that_were_left(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING)
+    whole = batches(tiles, Augmentation(), range(2))
+    assert len(whole) == 6
+    for found, wanted in (
+        (batches(tiles, Augmentation(), range(2)), whole),
+        (batches(tiles, Augmentation(), range(1, 2)), whole[3:]),
+    ):
+        for (image, target), (wanted_image, wanted_target) in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(image, wanted_image)
+            np.testing.assert_array_equal(target, wanted_target)
+    assert (whole[0][0] != whole[3][0]).any(), "the next epoch is another"
+    other = batches(mixed_tiles(sorts, EVERYTHING, seed=1), Augmentation(), range(1))
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def make(scenes: Sequence[LabelledScene], plan: Sequence[int], window: Window, seed: int = 7) -> Any:
+    image, mask = BlockReader(scenes).make(plan, (seed, 11), window)
+    assert image.dtype == np.float32 and mask.dtype == np.uint8
+    assert mask.shape == (*image.shape[:2], 1)
+    return image, mask
+
+
+def test_under_simulated_clouds_labels_of_the_scene_are_kept(sorts: list[LabelledScene]) -> None:
+    whole = Window(0, 0, 40, 30)
+    image, mask = BlockReader(sorts).read(0, whole, whole)
+    data = (image > 0).any(axis=2)
+    label, cloudy, seen = mask[..., 0], 0, 0
+    for seed in range(12):
+        composed, found = make(sorts, (0, COMPOSED, 0), whole, seed)
+        found = found[..., 0]
+        assert not composed[~data].any() and (found[~data] == NO_DATA).all()
+        assert np.isfinite(composed).all()
+        # Unlabelled ground is labelled only where thick cloud hides it; cloud stays cloud.
+        assert (found[label == NO_DATA] != CLEAR).all()
+        assert (found[label == CLOUD] == CLOUD).all()
+        cloudy += int((found == CLOUD).sum())
+        seen += int((np.abs(composed - image).max(axis=2) < 0.01)[found == CLEAR].sum())
+    assert cloudy > 1000 and seen > 300
+
+
+def test_under_clouds_of_another_scene_a_tile_is_a_square(tmp_path: Path) -> None:
+    # Ground and donor are both narrower than the window on another side.
+    scenes = write_sorts(tmp_path, [(40, 30), (14, 36), (20, 20)])
+    ground, _ = BlockReader(scenes).read(0, *[Window(3, 0, 30, 30)] * 2)
+    pasted = []
+    for seed in range(6):
+        image, mask = make(scenes, (0, PASTED, 1), Window(3, 0, 36, 30), seed)
+        assert image.shape == (30, 30, 4)
+        pale = (image[..., 0] > 0.3) & (mask[..., 0] == CLOUD)
+        same = (image == ground).all(axis=2)
+        assert same.mean() > 0.8 and not (same & pale).any()
+        assert set(np.unique(mask)) == {CLEAR, CLOUD, NO_DATA}
+        pasted.append(int(pale.sum()))
+    assert 20 < max(pasted) <= PALE.rows * PALE.cols
+    assert len(set(pasted)) > 1, "from different parts of the donor"
+
+
+def test_mixtures_take_scenes_that_are_smaller_than_a_tile(tmp_path: Path) -> None:
+    scenes = write_sorts(tmp_path, [(15, 40), (9, 12), (40, 7)])
+    for mixture in (EVERYTHING, KINDS[PASTED], KINDS[COMPOSED]):
+        found = list(single(batches(mixed_tiles(scenes, mixture), Augmentation(zoom_share=1.0))))
+        for image, target in found:
+            assert_usable(image, target)
+        assert sum(float(target[..., 1].sum()) for _, target in found) > 0
+
+
+def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[LabelledScene]) -> None:
+    windows = set()
+
+    class Spy(BlockReader):
+        def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Any:
+            windows.add(window)
+            return super().make(plan, seed, window)
+
+    # The smallest scene is smaller than a tile: a simulated tile does not hang on it.
+    scenes = sorts[:1]
+    tiles = mixed_tiles(scenes, KINDS[SIMULATED])
+    found = batches(tiles, Augmentation(zoom_share=1.0), reader=Spy(scenes))
+    assert windows == {Window(0, 0, TILE_PX, TILE_PX)}
+    assert all((image > 0).all() for image, _ in found), "no part is missing"
+
+
+def test_the_catalogue_s_scenes_of_thirteen_bands_are_mixed(tmp_path: Path) -> None:
+    scenes = write_sorts(tmp_path, [(40, 30), (25, 36), (20, 20)])
+    four = batches(mixed_tiles(scenes, EVERYTHING))
+    for scene in scenes:
+        write_scene_npy(scene.scene_path, to_catalogue_bands(np.load(scene.scene_path)))
+    thirteen = batches(mixed_tiles(scenes, EVERYTHING))
+    for (image, target), (wanted_image, wanted_target) in zip(thirteen, four, strict=True):
+        np.testing.assert_array_equal(image, wanted_image)
+        np.testing.assert_array_equal(target, wanted_target)
+
+
+@pytest.mark.parametrize(("number", "mixture"), [(1, KINDS[PASTED]), (0, KINDS[COMPOSED])])
+@pytest.mark.parametrize(("damage", "kind"), [(cut_short, SceneError), (unfit_mask, DatasetError)])
+def test_an_error_in_a_scene_that_is_put_together_is_kept(
+    tmp_path: Path, number: int, mixture: Mixture, damage: Any, kind: type[CloudnetError]
+) -> None:
+    scenes = write_sorts(tmp_path, [(40, 30), (25, 36), (20, 20)])
+    tiles, reader = mixed_tiles(scenes, mixture), BlockReader(scenes)
+    path = damage(scenes[number])
+    with pytest.raises(tf.errors.OpError):
+        list(training_dataset(tiles, reader, FLIPS, 4, range(1)))
+    assert isinstance(reader.error, kind) and str(path) in str(reader.error)
