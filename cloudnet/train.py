@@ -477,10 +477,14 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seen = logs or {}
-        if not np.isfinite(seen.get("val_loss", 0.0)):
+        if "val_loss" in seen:
+            sound, what = np.isfinite(seen["val_loss"]), "the validation loss is no number"
+        else:
+            sound, what = _is_finite(self.model), "some weights are no numbers"
+        if not sound:
             raise TrainingError(
-                f"the validation loss is no number after epoch {epoch + 1}, so the weights have "
-                "run away; start a new run with a lower --learning-rate"
+                f"{what} after epoch {epoch + 1}, so the weights have run away; start a new run "
+                "with a lower --learning-rate"
             )
         keys = ("loss", "iou", "val_loss", "val_iou")
         row = {key: float(seen.get(key, "nan")) for key in keys}
@@ -512,6 +516,10 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
             f"{step}, on tiles of {', '.join(names)}; look at them with cloudnet inspect --sheet, "
             "or lower --learning-rate"
         )
+
+
+def _is_finite(net: Network) -> bool:
+    return all(np.isfinite(weight).all() for weight in net.get_weights())
 
 
 def _save(net: Network, path: Path) -> None:
