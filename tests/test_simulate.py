@@ -387,6 +387,47 @@ def test_red_and_blue_see_a_high_cloud_apart(
     np.testing.assert_allclose(green, (120, 120), atol=0.1)
 
 
+def medians(
+    ground: str, cloud: str, zenith_deg: float, monkeypatch: pytest.MonkeyPatch, seeds: int = 16
+) -> NDArray[np.float64]:
+    """NIR over red of scenes under one sun: the median of each, of all pixels, (seeds,)."""
+    sun = Geometry(zenith_deg, 150.0)
+    monkeypatch.setattr(simulate, "_sun", lambda *_: sun)
+    found = []
+    for seed in range(seeds):
+        scene = simulate_scene(seed, (48, 48), ground=ground, cloud=cloud)
+        bright = scene.reflectance[..., BLUE] > 0.3
+        if cloud != "none":
+            bright &= scene.optical_thickness > 15.0
+        if bright.sum() > 100:
+            ratio = scene.reflectance[..., NIR] / scene.reflectance[..., RED]
+            found.append(float(np.median(ratio[bright])))
+    assert len(found) > seeds // 3
+    return np.array(found)
+
+
+@pytest.mark.parametrize("zenith_deg", [40.0, 60.0, 74.0])
+def test_snow_is_darker_in_the_near_infrared_than_overcast_under_the_same_sun(
+    monkeypatch: pytest.MonkeyPatch, zenith_deg: float
+) -> None:
+    """In four bands little else tells them apart."""
+    snow = medians("snow", "none", zenith_deg, monkeypatch)
+    overcast = medians("fields", "stratus", zenith_deg, monkeypatch)
+    assert np.median(snow) < np.median(overcast) - 0.01
+
+
+def test_pixels_may_be_of_another_size() -> None:
+    coarse, fine, usual = (
+        simulate_scene(3, SIZE, ground="fields", cloud="cumulus", pixel_m=pixel_m).reflectance
+        for pixel_m in (40.0, 10.0, 20.0)
+    )
+    same = simulate_scene(3, SIZE, ground="fields", cloud="cumulus").reflectance
+    np.testing.assert_array_equal(usual, same)
+    assert (coarse != fine).mean() > 0.9
+    with pytest.raises(SceneError, match="pixel"):
+        simulate_scene(3, SIZE, pixel_m=0.0)
+
+
 # Clouds over a given scene
 
 
@@ -407,6 +448,24 @@ def test_far_from_any_cloud_ground_keeps_its_reflectance(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(clear, before)
     np.testing.assert_allclose(scene.reflectance[150:, 150:], clear[150:, 150:], atol=1e-5)
     assert np.abs(scene.reflectance - clear)[3:17, 3:17].min() > 0.1
+
+
+@pytest.mark.parametrize("level", [0.02, 0.3, 0.75, 0.95])
+@pytest.mark.parametrize("zenith_deg", [20.0, 60.0, 75.0])
+def test_ground_that_no_cloud_touches_keeps_its_reflectance(
+    monkeypatch: pytest.MonkeyPatch, level: float, zenith_deg: float
+) -> None:
+    """Dark or bright, whatever the air: what is taken away for the cloud's sake comes back."""
+    corner = np.zeros((400, 400), np.float32)
+    corner[:20, :20] = 30.0
+    one_layer(monkeypatch, corner, 500.0)
+    monkeypatch.setattr(simulate, "_noise_variance", lambda seen: 0.0 * seen)
+    clear, geometry = even((level,) * 4, (200, 200)), Geometry(zenith_deg, 90.0)
+    for seed in range(4):
+        found = compose_clouds(clear, np.random.default_rng(seed), geometry=geometry).reflectance
+        # Far from the cloud and its shadow, which falls to the west and so out of the scene.
+        np.testing.assert_allclose(found[150:, :120], level, atol=1e-4)
+        assert found.max() < 2.5 and found.min() > 0
 
 
 def test_pixels_without_value_stay_so_and_spoil_no_others() -> None:
