@@ -1,4 +1,4 @@
-"""Mixtures: how often scenes are drawn, what each tile is made of, and clouds pasted over ground."""
+"""Mixtures: how often scenes are drawn, what tiles are made of, clouds pasted over ground."""
 
 from __future__ import annotations
 
@@ -205,9 +205,7 @@ def test_facts_tell_ground_and_donors() -> None:
     assert [fact.bright for fact in FACTS].index(True) == 3
 
 
-@given(
-    st.tuples(shares, shares, shares), st.integers(0, 300), st.integers(0, 2**32), st.booleans()
-)
+@given(st.tuples(shares, shares, shares), st.integers(0, 300), st.integers(0, 2**32), st.booleans())
 def test_kinds_of_tile_come_in_the_shares_asked_for_to_one_tile(
     parts: tuple[float, float, float], count: int, seed: int, full: bool
 ) -> None:
@@ -286,9 +284,7 @@ def test_an_epoch_may_be_a_tile_or_none() -> None:
 DARK, SNOW = (0.05, 0.06, 0.04, 0.3), (0.8, 0.82, 0.85, 0.75)
 
 
-def block(
-    reflectance: tuple[float, ...], size: tuple[int, int] = (20, 30)
-) -> NDArray[np.float32]:
+def block(reflectance: tuple[float, ...], size: tuple[int, int] = (20, 30)) -> NDArray[np.float32]:
     return np.broadcast_to(np.array(reflectance, np.float32), (*size, 4)).copy()
 
 

@@ -528,7 +528,7 @@ def test_kinds_come_in_the_shares_asked_for_and_differ(sorts: list[LabelledScene
             return super().make(plan, seed, window)
 
     batches(tiles, reader=Spy(tiles.scenes))
-    assert Counter(made) == {kind: 10 for kind in KINDS}
+    assert Counter(made) == dict.fromkeys(KINDS, 10)
     assert sorted(made) == sorted(tiles.epoch(0)[0][:, 1].tolist())
 
 
@@ -553,7 +553,9 @@ def test_a_resumed_mixture_gives_the_batches_that_were_left(sorts: list[Labelled
     assert (other[0][0] != whole[0][0]).any()
 
 
-def make(scenes: Sequence[LabelledScene], plan: Sequence[int], window: Window, seed: int = 7) -> Any:
+def make(
+    scenes: Sequence[LabelledScene], plan: Sequence[int], window: Window, seed: int = 7
+) -> Any:
     image, mask = BlockReader(scenes).make(plan, (seed, 11), window)
     assert image.dtype == np.float32 and mask.dtype == np.uint8
     assert mask.shape == (*image.shape[:2], 1)
