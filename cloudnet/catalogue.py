@@ -17,7 +17,7 @@ from cloudnet.archive import (
 )
 from cloudnet.dataset import PARTS, TAGS_FILE, DataSet, LabelledScene
 from cloudnet.errors import DatasetError, OutputError
-from cloudnet.evaluate import Evaluation, evaluate_model
+from cloudnet.evaluate import evaluate_model
 from cloudnet.fetch import (
     FetchError,
     RemoteFile,
@@ -32,6 +32,7 @@ from cloudnet.files import writable_folder, write_text
 from cloudnet.report import evaluation_json
 from cloudnet.run import Run
 from cloudnet.runtime import load_model
+from cloudnet.scores import Evaluation
 from cloudnet.split import split_once
 
 if TYPE_CHECKING:  # they bring TensorFlow, which fetching need not

@@ -69,6 +69,8 @@ class LabelledScene:
         Of the catalogue: in which group of annotation it is, such as "MAIN"; empty elsewhere.
     tags
         Of the catalogue: what the scene shows, such as "snow/ice" and "cirrus".
+    ground
+        Kind of ground, such as "water"; empty where untold.
     """
 
     name: str
@@ -81,6 +83,7 @@ class LabelledScene:
     reading: Reading = field(default=Reading(), repr=False)
     part: str = ""
     tags: tuple[str, ...] = ()
+    ground: str = ""
 
     def open(self) -> Scene:
         """Open the scene; the caller closes it."""
@@ -151,8 +154,9 @@ def open_dataset(
     ----------
     folders
         Each holds `subscenes/` (the catalogue's layout) or `scenes/`, and `masks/` with files of
-        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` is read where it is,
-        and so is the catalogue's `classification_tags.csv`, whose scenes were labelled by humans.
+        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` and `ground` is read
+        where it is, and so is the catalogue's `classification_tags.csv`, whose scenes were labelled
+        by humans.
     reading
         What the scenes' files do not tell of their bands and units.
     skip_bad
@@ -335,6 +339,7 @@ def _pair(
         cols=size[1],
         group=(row.get("group") or "").strip() or place_of(path.stem),
         labels=(row.get("labels") or "").strip(),
+        ground=(row.get("ground") or "").strip(),
         reading=reading,
     )
 

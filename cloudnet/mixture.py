@@ -34,6 +34,10 @@ CLEAR_SCENE, CLOUDY_SCENE, OVERCAST_SCENE = 0.005, 0.02, 0.95
 LABELLED_GROUND = 0.7
 """Least share of labelled pixels of ground to put clouds over."""
 
+SIMULATION_USES = 3
+"""Tiles of an epoch made of one simulated block, each turned and lit otherwise: to draw a block
+takes three times as long as a training step on it."""
+
 RARE = 1.5
 """How much more often than others scenes are drawn that are mixed, overcast or bright: they are
 rarer than clear and dark ones, and decide more."""
@@ -155,7 +159,7 @@ def plan_tiles(
     Returns
     -------
     (count, 3): number of the scene (of no meaning where all is simulated), kind of tile, and
-    number of the scene whose clouds are pasted (the same scene where none are).
+    number of the scene whose clouds are pasted, or of the simulation.
     """
     kinds = _spread(rng, _kind_shares(facts, mixture), count)
     scenes = _spread(rng, weights, count)
@@ -165,6 +169,9 @@ def plan_tiles(
         chosen = weights[grounds] / weights[grounds].sum()
         scenes[over] = np.array(grounds)[_spread(rng, chosen, int(over.sum()))]
     donors = scenes.copy()
+    simulated = np.flatnonzero(kinds == SIMULATED)
+    numbers = rng.integers(0, 2**31, -(-len(simulated) // SIMULATION_USES))
+    donors[simulated] = np.tile(numbers, SIMULATION_USES)[: len(simulated)]
     if candidates := [number for number, fact in enumerate(facts) if fact.donor]:
         pasted = kinds == PASTED
         donors[pasted] = rng.choice(candidates, int(pasted.sum()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
+from cloudnet.ground import GROUNDS
 from cloudnet.mixture import (
     COMPOSED,
     PASTED,
@@ -24,8 +26,8 @@ from cloudnet.mixture import (
     plan_tiles,
     scene_weights,
 )
-from cloudnet.simulate import SimulatedScene, compose_clouds
-from cloudnet.simulated_set import planned_scene
+from cloudnet.simulate import compose_clouds
+from cloudnet.simulated_set import Plan, planned_scene
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 
@@ -38,7 +40,16 @@ TARGETS = np.array([[value == CLOUD, value != NO_DATA] for value in range(256)],
 
 VALIDATION_HALO_PX = 16
 
-SIMULATION_ATTEMPTS = 3
+LARGEST_KEPT_PX = 512
+"""Side of the largest scene that is kept in memory."""
+
+SIMULATION_PLAN = Plan(grounds=(*GROUNDS, "snow", "ice", "snow", "salt", "urban", "urban"))
+"""More than an even share of the grounds that are taken for cloud."""
+
+SIMULATIONS_KEPT = 400
+"""Simulated blocks in memory: those of an epoch, which come more than once."""
+
+SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""
 
 HIDING_THICKNESS = 3.0
@@ -51,15 +62,27 @@ SIMULATED_PIXEL_M = (10.0, 40.0)
 class BlockReader:
     """Reads square blocks of labelled scenes; called by the pipeline's threads.
 
+    Parameters
+    ----------
+    scenes
+        Labelled scenes.
+    cache_mb
+        Memory for small scenes that are kept once they were read: opening and decoding one takes
+        half as long as the training step on a tile of it. What is full stays as it is; scenes come
+        in random order, so throwing out would not help.
+
     Attributes
     ----------
     error
         The first error of ours that a read ended in: TensorFlow passes on only its text.
     """
 
-    def __init__(self, scenes: Sequence[LabelledScene]) -> None:
+    def __init__(self, scenes: Sequence[LabelledScene], cache_mb: float = 0.0) -> None:
         self.scenes = tuple(scenes)
         self.error: CloudnetError | None = None
+        self._kept: dict[int, Block] = {}
+        self._free = int(cache_mb * 1e6)
+        self._simulate = lru_cache(SIMULATIONS_KEPT)(_simulate)
 
     def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Block:
         """Make a block as planned: read it, put clouds over what was read, or simulate it.
@@ -80,12 +103,7 @@ class BlockReader:
         scene, kind, donor = plan
         rng = np.random.default_rng(seed)
         if kind == SIMULATED:
-            pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
-            turn = (int(seed[0]), int(rng.integers(2**31)))
-            size = (window.rows, window.cols)
-            return _as_block(
-                planned_scene(turn, size, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m)
-            )
+            return self._simulate(donor, (window.rows, window.cols))
         block = self.read(scene, window, window)
         if kind == COMPOSED:
             return _under_clouds(block, rng)
@@ -116,18 +134,15 @@ class BlockReader:
         uint8, 255 where unlabelled, without data, or not to be kept.
         """
         try:
-            return self._read(self.scenes[index], window, keep)
+            return self._read(index, window, keep)
         except CloudnetError as error:
             self.error = self.error or error
             raise
 
-    def _read(self, scene: LabelledScene, window: Window, keep: Window) -> Block:
+    def _read(self, index: int, window: Window, keep: Window) -> Block:
+        scene = self.scenes[index]
         inside = window.clip(scene.rows, scene.cols)
-        with scene.open() as source:
-            image, valid = source.read(inside)
-        mask = scene.read_mask(inside)
-        if not valid.all():
-            mask[~valid] = NO_DATA
+        image, mask = self._read_inside(index, inside)
         if inside == window == keep:
             return image, mask[..., np.newaxis]
         whole = np.zeros((window.rows, window.cols, len(BANDS)), dtype=np.float32)
@@ -137,8 +152,37 @@ class BlockReader:
         labels[(*kept.within(window).slices, 0)] = mask[kept.within(inside).slices]
         return whole, labels
 
+    def _read_inside(self, index: int, inside: Window) -> Block:
+        """Read a window that lies in the scene, from the kept scenes where it is there."""
+        scene = self.scenes[index]
+        if index not in self._kept:
+            size = scene.rows * scene.cols * (4 * len(BANDS) + 1)
+            if scene.rows * scene.cols > LARGEST_KEPT_PX**2 or size > self._free:
+                return _read_window(scene, inside)
+            self._free -= size
+            self._kept[index] = _read_window(scene, Window(0, 0, scene.rows, scene.cols))
+        image, mask = self._kept[index]
+        return image[inside.slices].copy(), mask[inside.slices].copy()
 
-def _as_block(scene: SimulatedScene) -> Block:
+
+def _read_window(scene: LabelledScene, inside: Window) -> Block:
+    """Return reflectance and mask (rows, cols), what has no data unlabelled."""
+    with scene.open() as source:
+        image, valid = source.read(inside)
+    mask = scene.read_mask(inside)
+    if not valid.all():
+        mask[~valid] = NO_DATA
+    return image, mask
+
+
+def _simulate(number: int, size: tuple[int, int]) -> Block:
+    """Return a simulated block; the same number, the same block."""
+    rng = np.random.default_rng(number)
+    pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
+    turn = (number, int(rng.integers(2**31)))
+    scene = planned_scene(
+        turn, size, plan=SIMULATION_PLAN, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m
+    )
     return scene.reflectance, scene.label[..., np.newaxis]
 
 

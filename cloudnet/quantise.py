@@ -27,9 +27,9 @@ from cloudnet.compare import (
     read_probe,
     replay_probe,
 )
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, Mask
 from cloudnet.errors import ExportError, ModelError
-from cloudnet.evaluate import Confusion
 from cloudnet.files import refuse_existing, whole_file
 from cloudnet.int8_graph import Proto, gain, layer_names, prepare, refine, serialise
 from cloudnet.probe import INT8_ATOL, Probe

@@ -30,7 +30,7 @@ READABLE_PX = 512
 """Pictures whose longest side is half of this or less are enlarged."""
 
 
-def true_color(reflectance: NDArray[np.float32]) -> Picture:
+def true_color(reflectance: NDArray[np.float32], white: float = WHITE_REFLECTANCE) -> Picture:
     """Return reflectance as a picture, by one stretch for all scenes.
 
     The stretch is fixed, so that an overcast scene looks white and a dark one dark; the gamma
@@ -40,13 +40,15 @@ def true_color(reflectance: NDArray[np.float32]) -> Picture:
     ----------
     reflectance
         (rows, cols, 3 or more) float32: red, green, blue, others; 1.0 = 100 %.
+    white
+        Reflectance that is shown white.
 
     Returns
     -------
     (rows, cols, 3) uint8; what is not a number is black.
     """
     above_black = np.nan_to_num(reflectance[..., :3]) - np.float32(BLACK_REFLECTANCE)
-    share = above_black / np.float32(WHITE_REFLECTANCE - BLACK_REFLECTANCE)
+    share = above_black / np.float32(white - BLACK_REFLECTANCE)
     shown = np.clip(share, 0.0, 1.0) ** np.float32(1.0 / GAMMA)
     return np.asarray(np.rint(shown * np.float32(255.0)), dtype=np.uint8)
 

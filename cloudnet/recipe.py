@@ -12,13 +12,15 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=30,
+        epochs=20,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
         keep=LAST,
+        name="s2-rgbn",
+        version="1.0.0",
         mixture=Mixture(
-            simulated=0.25,
+            simulated=0.28,
             composed=0.12,
             pasted=0.08,
             trust=(("human", 3.0), ("clear by inspection", 2.0), ("SCL", 0.7)),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, hypot, radians
 from pathlib import Path
+from threading import Lock
 from tokenize import TokenError
 from typing import Any, TypeAlias
 
@@ -388,12 +389,16 @@ def find_scene_files(folder: Path) -> list[Path]:
         raise SceneError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
+_header_lock = Lock()
+
+
 def map_npy(path: Path) -> NDArray[Any]:
     """Map the array of a `.npy` file, read-only; raises SceneError when it is none.
 
     `numpy.load` would also open an archive or a pickle that bears the suffix.
     """
-    with readable(path):
+    # Python 3.11 parses the header wrongly, now and then, when threads do so at once.
+    with readable(path), _header_lock:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     return array
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
@@ -82,16 +82,84 @@ def draw_sheet(
     SceneError, DatasetError
         When a scene or its mask cannot be read.
     """
-    require("matplotlib", "train")
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"{path}: a contact sheet is a PNG; give it a name that ends in .png")
     scenes = choose_evenly(dataset.scenes, most)
-    canvas, texts = _compose(scenes, on_scene)
-    texts += _draw_heading(canvas, len(scenes), len(dataset.scenes))
+    thumb_px = Layout.of(len(scenes)).thumb_px
+    shown, of = len(scenes), len(dataset.scenes)
+    title = f"{of} labelled scene{'' if of == 1 else 's'}"
+    if shown != of:
+        title = f"{shown} of {title}, evenly chosen"
+    pairs = (_scene_and_mask(scene, thumb_px) for scene in scenes)
+    write_sheet(path, pairs, shown, title, KEY, on_scene=on_scene)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of a scene, side by side on a sheet, and what stands below them.
+
+    Attributes
+    ----------
+    left, right
+        (rows, cols, 3) uint8; what is too large for the sheet is thinned to every n-th pixel.
+    name
+        Of the scene; shortened where it is too long.
+    facts
+        As many as there is room for; empty ones are left out.
+    """
+
+    left: Picture
+    right: Picture
+    name: str
+    facts: tuple[str, ...]
+
+
+def write_sheet(
+    path: Path,
+    pairs: Iterable[Pair],
+    count: int,
+    title: str,
+    key: Sequence[tuple[str, tuple[int, int, int]]],
+    *,
+    on_scene: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw pairs of pictures on a sheet, and write it as PNG.
+
+    Parameters
+    ----------
+    path
+        The file, a .png; written whole or not at all.
+    pairs, count
+        The pairs, taken one by one, and their number.
+    title, key
+        What stands above them; the key has words and their colour.
+    on_scene
+        Called with the number of pairs drawn and of all.
+
+    Raises
+    ------
+    MissingExtraError
+        When matplotlib is not installed.
+    OutputError
+        When the file cannot be written or is no .png.
+    """
+    check_sheet(path)
+    layout = Layout.of(count)
+    canvas = np.full((layout.height, layout.width, 3), BACKGROUND, dtype=np.uint8)
+    texts = _draw_heading(canvas, title, key)
+    for index, pair in enumerate(pairs):
+        texts.append(_draw_pair(canvas, pair, layout, index))
+        if on_scene is not None:
+            on_scene(index + 1, count)
     figure = _figure(canvas, texts)
     # A letter that the font lacks is drawn as a box; that is no news.
     with whole_file(path) as scratch, quiet(UserWarning):
         figure.canvas.print_png(scratch)
+
+
+def check_sheet(path: Path) -> None:
+    """Raise what `write_sheet` would of the file's name or a missing matplotlib."""
+    require("matplotlib", "train")
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: a contact sheet is a PNG; give it a name that ends in .png")
 
 
 def choose_evenly(scenes: Sequence[Item], most: int) -> list[Item]:
@@ -197,32 +265,31 @@ class _Text:
     size_pt: float = FONT_PT
 
 
-def _compose(
-    scenes: Sequence[LabelledScene], on_scene: Callable[[int, int], None] | None
-) -> tuple[Picture, list[_Text]]:
-    """Return the sheet with all pictures on it, and what is to be written below each."""
-    layout = Layout.of(len(scenes))
-    canvas = np.full((layout.height, layout.width, 3), BACKGROUND, dtype=np.uint8)
-    texts = []
-    for index, scene in enumerate(scenes):
-        picture, mask, counts = thumbnails(scene, layout.thumb_px)
-        row, col = layout.corner(index)
-        _paste(canvas, picture, row, col, layout.thumb_px)
-        _paste(canvas, paint_mask(mask), row, col + layout.thumb_px + GAP_PX, layout.thumb_px)
-        label = _label(scene, counts, layout.cell_width - MARGIN_PX)
-        texts.append(_Text(row + layout.thumb_px + GAP_PX, col, label))
-        if on_scene is not None:
-            on_scene(index + 1, len(scenes))
-    return canvas, texts
+def _scene_and_mask(scene: LabelledScene, thumb_px: int) -> Pair:
+    """Return a scene in true colour beside its mask."""
+    picture, mask, counts = thumbnails(scene, thumb_px)
+    cloud = f"cloud {counts.cloud_share:.0%}" if counts.clear + counts.cloud else "no labels"
+    unlabelled = f"unlabelled {counts.unlabelled_share:.0%}" if counts.unlabelled else ""
+    facts = (cloud, unlabelled, scene.labels, f"{scene.rows} x {scene.cols}")
+    return Pair(picture, paint_mask(mask), scene.name, facts)
 
 
-def _draw_heading(canvas: Picture, shown: int, of: int) -> list[_Text]:
+def _draw_pair(canvas: Picture, pair: Pair, layout: Layout, index: int) -> _Text:
+    """Put a pair in its place, and return what is to be written below it."""
+    row, col = layout.corner(index)
+    _paste(canvas, pair.left, row, col, layout.thumb_px)
+    _paste(canvas, pair.right, row, col + layout.thumb_px + GAP_PX, layout.thumb_px)
+    label = _label(pair, layout.cell_width - MARGIN_PX)
+    return _Text(row + layout.thumb_px + GAP_PX, col, label)
+
+
+def _draw_heading(
+    canvas: Picture, title: str, key: Sequence[tuple[str, tuple[int, int, int]]]
+) -> list[_Text]:
     """Draw the colours of the key, and return the title and the words of the key."""
-    scenes = f"labelled scene{'' if of == 1 else 's'}"
-    title = f"{of} {scenes}" if shown == of else f"{shown} of {of} {scenes}, evenly chosen"
     texts = [_Text(12, MARGIN_PX, title, 12.0)]
     top, left, swatch_px = TITLE_PX - 30, MARGIN_PX, 14
-    for words, color in KEY:
+    for words, color in key:
         canvas[top : top + swatch_px, left : left + swatch_px] = color
         texts.append(_Text(top + 1, left + swatch_px + 6, words))
         left += swatch_px + 24 + ceil(len(words) * LETTER_PX)
@@ -230,7 +297,12 @@ def _draw_heading(canvas: Picture, shown: int, of: int) -> list[_Text]:
 
 
 def _paste(canvas: Picture, picture: Picture, row: int, col: int, side: int) -> None:
-    """Put a picture into the middle of a square; one that is small is enlarged, pixel by pixel."""
+    """Put a picture into the middle of a square.
+
+    One that is small is enlarged, pixel by pixel; of one that is too large every n-th is shown.
+    """
+    step = ceil(max(picture.shape[:2]) / side)
+    picture = picture[::step, ::step]
     times = max(side // max(picture.shape[:2]), 1)
     enlarged = picture.repeat(times, axis=0).repeat(times, axis=1)
     height, width = enlarged.shape[:2]
@@ -238,15 +310,14 @@ def _paste(canvas: Picture, picture: Picture, row: int, col: int, side: int) -> 
     canvas[top : top + height, left : left + width] = enlarged
 
 
-def _label(scene: LabelledScene, counts: LabelCounts, width_px: int) -> str:
-    """Return what stands below a scene: its name, and the facts that there is room for."""
+def _label(pair: Pair, width_px: int) -> str:
+    """Return what stands below a pair: its name, and the facts that there is room for."""
     letters = int(width_px / LETTER_PX)
-    facts = f"cloud {counts.cloud_share:.0%}" if counts.clear + counts.cloud else "no labels"
-    unlabelled = f"unlabelled {counts.unlabelled_share:.0%}" if counts.unlabelled else ""
-    for fact in (unlabelled, scene.labels, f"{scene.rows} x {scene.cols}"):
+    facts = pair.facts[0]
+    for fact in pair.facts[1:]:
         if fact and len(facts) + len(fact) + 3 <= letters:
             facts += f" · {fact}"
-    return f"{_shorten(scene.name, letters)}\n{facts}"
+    return f"{_shorten(pair.name, letters)}\n{facts}"
 
 
 def _shorten(text: str, letters: int) -> str:

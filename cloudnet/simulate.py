@@ -43,6 +43,15 @@ CLOUD_THICKNESS = 0.3
 """Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.03 of reflectance,
 which the eye sees in a picture: thin cloud counts as cloud."""
 
+HAZE_DOUBT = 4.0
+"""How many times as thick as cloud haze has to be to count as such; thinner, people differ."""
+
+WHITE_THICKNESS = 6.0
+"""Optical thickness from which cloud is seen over white ground."""
+
+DARK_BLUE, WHITE_BLUE = 0.2, 0.6
+"""Blue reflectance up to which ground counts as dark, and from which as white."""
+
 DOUBT = 1.5
 """Within this factor of CLOUD_THICKNESS, both ways, pixels are unlabelled: people differ there."""
 
@@ -187,10 +196,18 @@ def compose_clouds(
     return _compose(clear, "given", _draw_weather(rng, layer, geometry), bands, rng)
 
 
-def thickness_label(thickness: Field) -> NDArray[np.uint8]:
+def thickness_label(thickness: Field, ground_blue: Field | float = 0.0) -> NDArray[np.uint8]:
     """Label optical thickness: 1 from CLOUD_THICKNESS times DOUBT, 0 below CLOUD_THICKNESS over
-    DOUBT, 255 in between."""
-    label = np.where(thickness >= CLOUD_THICKNESS * DOUBT, CLOUD, NO_DATA).astype(np.uint8)
+    DOUBT, 255 in between.
+
+    Over ground that is as white as cloud nobody sees thin cloud, and to call it cloud would teach
+    that snow is: the more of the blue light the ground below throws back (`ground_blue`, at the top
+    of clear air), the thicker cloud has to be, up to WHITE_THICKNESS.
+    """
+    white = np.clip((ground_blue - DARK_BLUE) / (WHITE_BLUE - DARK_BLUE), 0.0, 1.0)
+    dark = CLOUD_THICKNESS * DOUBT
+    seen = dark * (WHITE_THICKNESS / dark) ** white
+    label = np.where(thickness >= seen, CLOUD, NO_DATA).astype(np.uint8)
     label[thickness < CLOUD_THICKNESS / DOUBT] = CLEAR
     return label
 
@@ -314,7 +331,11 @@ def _compose(
 ) -> SimulatedScene:
     size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
     thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
-    label = thickness_label(thickness)
+    thickness_seen = thickness / (HAZE_DOUBT if layer.angstrom > 0.0 else 1.0)
+    blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
+    label = thickness_label(thickness_seen, blue)
+    if layer.angstrom > 0.0:
+        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS)] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
     cloudy = clear.astype(np.float32)
     if layer.kind == "none":

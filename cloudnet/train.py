@@ -26,12 +26,16 @@ from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
 from cloudnet.run import Run
+from cloudnet.spec import Spec
 from cloudnet.split import Split, split_folds, split_once
 from cloudnet.tiles import round_up
 
 Network: TypeAlias = Any
 
 VALIDATION_TILE_PX = 256
+
+CACHE_MB = 128
+"""Memory for small training scenes."""
 
 BEST, LAST = "best", "last"
 """Which net of a run is its model."""
@@ -68,6 +72,8 @@ class TrainConfig:
         Of split, weights, order and augmentation.
     deterministic
         Use only operations that give the same bits each time; slower.
+    name, version, threshold
+        Of the model, as its spec tells them.
     net, augmentation, mixture
         Shape of the net, how far tiles are changed, and what they are made of.
     """
@@ -84,6 +90,9 @@ class TrainConfig:
     keep: str = "best"
     seed: int = 0
     deterministic: bool = False
+    name: str = "cloudnet"
+    version: str = "0"
+    threshold: float = 0.5
     net: UNetConfig = field(default=UNetConfig())
     augmentation: Augmentation = field(default=Augmentation())
     mixture: Mixture = field(default=Mixture())
@@ -104,6 +113,10 @@ class TrainConfig:
             raise ModelError(f"a run keeps its {BEST} net or its {LAST}, not {self.keep!r}")
         if not 0 <= self.seed < 2**32:
             raise ModelError(f"a seed is from 0 to {2**32 - 1}, not {self.seed}")
+
+    def make_spec(self) -> Spec:
+        """Return the spec of the net."""
+        return make_spec(self.net, name=self.name, version=self.version, threshold=self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
@@ -280,7 +293,7 @@ def train_split(
 def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first = recorder.config, len(recorder.history)
-    reader = BlockReader(split.train)
+    reader = BlockReader(split.train, CACHE_MB)
     checker = BlockReader(split.validation)
     train_tiles = training_dataset(
         tiles, reader, config.augmentation, config.batch, range(first, config.epochs)
@@ -356,7 +369,7 @@ def _write_beginning(
     by_cloud = sorted(split.validation or split.train, key=lambda scene: shares[scene.scene_path])
     probe_px = round_up(PROBE_TILE_PX, config.net.stride)
     write_probe_tiles(run.probe_tiles_file, cut_probe_tiles(by_cloud, probe_px))
-    run.write_spec(make_spec(config.net))
+    run.write_spec(config.make_spec())
     run.write_config(
         {
             "training": config.to_dict(),
@@ -382,7 +395,7 @@ def _strategy() -> Any:
 
 
 def _new_net(config: TrainConfig, steps: int) -> Network:
-    net = build_unet(config.net, make_spec(config.net))
+    net = build_unet(config.net, config.make_spec())
     total = steps * config.epochs
     warmup = round(total * config.warmup_share)
     rate = keras.optimizers.schedules.CosineDecay(

@@ -326,6 +326,41 @@ def test_evaluate_scores_either_a_model_or_masks(options: list[str], tmp_path: P
     assert "--model" in result.stderr and "--predictions" in result.stderr
 
 
+def test_evaluate_shows_every_option_under_a_title() -> None:
+    text = invoke("evaluate", "--help").stdout
+    options = [option for option in main.commands["evaluate"].params if option.name != "data"]
+    for option in options:
+        assert text.count(f"{option.opts[-1]} ") >= 1
+    sections = re.split(r"^(\S.*):$", text, flags=re.MULTILINE)
+    assert sections[1::2] == [
+        "What is scored",
+        "What is shown",
+        "What is written",
+        "How scenes are read",
+        "Options",
+    ]
+    assert sections[-1].split() == ["-h,", "--help", "Show", "this", "message", "and", "exit."]
+
+
+@pytest.mark.parametrize("scored", ["model", "masks"])
+def test_evaluate_draws_the_worst(
+    tiny_onnx: Path, geotiff_dataset: Path, tmp_path: Path, scored: str
+) -> None:
+    path = tmp_path / "worst.png"
+    by: list[str | Path] = ["-m", tiny_onnx]
+    if scored == "masks":
+        by = ["--predictions", geotiff_dataset / "masks"]
+    result = invoke("evaluate", geotiff_dataset, *by, "--worst", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    again = invoke("evaluate", geotiff_dataset, *by, "--worst", path)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert again.stderr == f"Error: {path} exists; give --overwrite to replace it\n"
+    named = invoke("evaluate", geotiff_dataset, *by, "--worst", tmp_path / "worst.jpg")
+    assert (named.exit_code, named.stdout) == (2, "")
+    assert "ends in .png" in named.stderr
+
+
 def test_evaluate_leaves_out_what_is_bad_and_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "data", scenes=3)
     (folder / "masks" / "scene01.tif").unlink()

@@ -1,4 +1,4 @@
-"""Scores are right by hand, pooled, undefined where they are, and taken over labelled pixels."""
+"""Models and masks are scored scene by scene, over every labelled pixel, read in parts."""
 
 from __future__ import annotations
 
@@ -9,130 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from cloudnet import dataset, evaluate
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import SLAB_ROWS, DataSet, LabelledScene, open_dataset
 from cloudnet.errors import DatasetError, ModelError
-from cloudnet.evaluate import (
-    Confusion,
-    Evaluation,
-    SceneScore,
-    evaluate_model,
-    evaluate_predictions,
-)
+from cloudnet.evaluate import evaluate_model, evaluate_predictions
+from cloudnet.histogram import Histogram
 from cloudnet.runtime import CloudModel
+from cloudnet.scores import SceneScore
 from cloudnet.spec import Spec
 from cloudnet.tiles import Window
+from tests.test_confusion import BY_HAND, FOUND, TRUTH
 
 Array = NDArray[Any]
-
-TRUTH = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [255, 255, 1, 0]], dtype=np.uint8)
-FOUND = np.array([[1, 1, 0, 0], [1, 1, 0, 255], [1, 255, 255, 0]], dtype=np.uint8)
-BY_HAND = Confusion(tp=3, fp=1, fn=1, tn=3)
-
-masks = arrays.arrays(np.uint8, (7, 5), elements=st.sampled_from([0, 1, 255]))
-
-
-def test_pixels_are_counted_where_both_masks_say_something() -> None:
-    assert Confusion.of(TRUTH, FOUND) == BY_HAND
-
-
-def test_scores_by_hand() -> None:
-    confusion = Confusion(tp=6, fp=2, fn=1, tn=11)
-    assert confusion.iou == 6 / 9
-    assert confusion.f1 == 12 / 15
-    assert confusion.precision == 6 / 8
-    assert confusion.recall == 6 / 7
-    assert confusion.accuracy == 17 / 20
-    assert confusion.balanced_accuracy == pytest.approx((6 / 7 + 11 / 13) / 2)
-    assert confusion.false_cloud == 2 / 13
-    assert confusion.cloud_share_truth == 7 / 20
-    assert confusion.cloud_share_found == 8 / 20
-
-
-@pytest.mark.parametrize(
-    ("confusion", "undefined"),
-    [
-        (Confusion(tn=9), {"iou", "f1", "precision", "recall", "balanced_accuracy"}),
-        (Confusion(fp=2, tn=7), {"recall", "balanced_accuracy"}),
-        (Confusion(fn=2, tn=7), {"precision"}),
-        (Confusion(tp=9), {"balanced_accuracy", "false_cloud"}),
-        (Confusion(fn=9), {"precision", "balanced_accuracy", "false_cloud"}),
-    ],
-)
-def test_a_share_of_nothing_is_undefined(confusion: Confusion, undefined: set[str]) -> None:
-    names = {
-        "iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy", "false_cloud",
-        "cloud_share_truth", "cloud_share_found",
-    }  # fmt: skip
-    assert {name for name in names if getattr(confusion, name) is None} == undefined
-    assert all(getattr(Confusion(), name) is None for name in names)
-
-
-def test_missed_cloud_scores_zero_and_not_undefined() -> None:
-    missed, invented = Confusion(fn=2, tn=7), Confusion(fp=2, tn=7)
-    assert (missed.iou, missed.f1, missed.recall) == (0, 0, 0)
-    assert (invented.iou, invented.f1, invented.precision) == (0, 0, 0)
-
-
-def test_masks_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not match"):
-        Confusion.of(TRUTH, FOUND.T)
-    with pytest.raises(ValueError, match="value other than"):
-        Confusion.of(TRUTH, np.full_like(TRUTH, 2))
-    with pytest.raises(ValueError, match="value other than"):
-        Confusion.of(np.full_like(TRUTH, 254), FOUND)
-
-
-@given(truth=masks, found=masks, cut=st.integers(0, 7))
-def test_parts_add_up_to_the_whole(truth: Array, found: Array, cut: int) -> None:
-    parts = Confusion.of(truth[:cut], found[:cut]) + Confusion.of(truth[cut:], found[cut:])
-    assert parts == Confusion.of(truth, found)
-
-
-@given(truth=masks, found=masks)
-def test_laws_of_the_scores(truth: Array, found: Array) -> None:
-    there, back = Confusion.of(truth, found), Confusion.of(found, truth)
-    assert there.pixels == np.count_nonzero((truth != 255) & (found != 255))
-    assert (there.iou, there.precision) == (back.iou, back.recall)
-    if there.iou is not None and there.f1 is not None:
-        assert there.iou == pytest.approx(there.f1 / (2 - there.f1))
-    if there.precision and there.recall and there.f1:
-        assert 2 / there.f1 == pytest.approx(1 / there.precision + 1 / there.recall)
-
-
-def test_scenes_are_pooled_and_not_averaged() -> None:
-    small, large = Confusion(tp=1, fn=1), Confusion(tp=90, fp=10, tn=100)
-    evaluation = Evaluation(
-        (SceneScore("a", "A", "human", small, 2), SceneScore("b", "B", "teacher", large, 3)),
-        0.5,
-        "m",
-    )
-    assert evaluation.pooled == Confusion(tp=91, fp=10, fn=1, tn=100)
-    assert evaluation.pooled.iou == 91 / 102
-    assert evaluation.unpredicted == 5
-
-
-def test_kinds_of_label_are_pooled_apart() -> None:
-    evaluation = Evaluation(
-        (
-            SceneScore("a", "A", "teacher", Confusion(tp=1)),
-            SceneScore("b", "B", "", Confusion(tn=4), 7),
-            SceneScore("c", "C", "teacher", Confusion(fp=2)),
-        ),
-        0.5,
-        "m",
-    )
-    assert list(evaluation.by_labels().items()) == [
-        ("teacher", Confusion(tp=1, fp=2)),
-        ("", Confusion(tn=4)),
-    ]
-    assert [score.name for score in evaluation.only("teacher").scenes] == ["a", "c"]
-    assert evaluation.only("").unpredicted == 7
 
 
 class BrightIsCloud:
@@ -191,6 +82,11 @@ def test_a_model_is_scored_scene_by_scene(folder: Folder) -> None:
     )
     assert calls == [(1, 2), (2, 2)]
     assert evaluation.threshold == 0.5
+    histogram = evaluation.histogram
+    assert histogram is not None
+    # At 0.1 and 0.9; the pixels without data are in neither.
+    assert np.flatnonzero(histogram.cloud).tolist() == [20, 180]
+    assert histogram.confusion(0.5) == evaluation.pooled
     assert "bright 2" in evaluation.model and "0123456789ab" in evaluation.model
 
 
@@ -254,7 +150,20 @@ def test_predicted_masks_are_scored(folder: Folder, tmp_path: Path) -> None:
     evaluation = evaluate_predictions(folder.open(), tmp_path / "out")
     assert evaluation.scenes == (SceneScore("a", "a", "", BY_HAND, unpredicted=2),)
     assert evaluation.threshold is None
+    assert evaluation.histogram is None
     assert str(tmp_path / "out") in evaluation.model
+
+
+def test_the_histogram_of_many_tiles_is_that_of_the_whole(folder: Folder) -> None:
+    rng = np.random.default_rng(5)
+    red = rng.random((1601, 30)).astype(np.float32)
+    truth = (rng.random(red.shape) < red).astype(np.uint8)
+    folder.add("long", red, truth)
+    (score,) = evaluate_model(folder.open(), bright_model()).scenes
+    whole = Histogram.of(truth, red)
+    assert score.histogram is not None
+    assert score.histogram.cloud.tolist() == whole.cloud.tolist()
+    assert score.histogram.clear.tolist() == whole.clear.tolist()
 
 
 def test_the_mask_that_predict_writes_comes_first(folder: Folder, tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def test_simulate_needs_nothing_of_the_train_extra(tmp_path: Path) -> None:
         ("info {run}", "tensorflow"),
         ("demo --out demo", "tensorflow"),
         ("inspect {data} --sheet sheet.png", "matplotlib"),
+        ("evaluate {data} --predictions {data}/masks --worst worst.png", "matplotlib"),
+        ("evaluate {data} --folds {run}", "tensorflow"),
     ],
 )
 def test_a_missing_extra_names_its_install_line(

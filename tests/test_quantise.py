@@ -34,9 +34,10 @@ from cloudnet.compare import (
     read_probe,
     replay_probe,
 )
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, open_dataset
 from cloudnet.errors import ComparisonError, ExportError, ModelError, OutputError
-from cloudnet.evaluate import Confusion, evaluate_model
+from cloudnet.evaluate import evaluate_model
 from cloudnet.int8_graph import prepare
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.quantise import (

@@ -6,12 +6,15 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, LabelCounts, LabelledScene
-from cloudnet.evaluate import Confusion, Evaluation, SceneScore
+from cloudnet.histogram import Histogram
 from cloudnet.report import (
     dataset_table,
     evaluation_csv,
@@ -20,6 +23,7 @@ from cloudnet.report import (
     percent,
     text_table,
 )
+from cloudnet.scores import Evaluation, SceneScore, ThresholdFit
 
 EVALUATION = Evaluation(
     scenes=(
@@ -159,6 +163,91 @@ def test_csv_marks_its_rows_and_leaves_undefined_empty() -> None:
     assert float(rows[5]["iou"]) == 6 / 9
     assert sum(int(row["tp"]) for row in rows[4:]) == int(rows[0]["tp"]) == 1206
     assert [row["labels"] for row in rows[1:4]] == ["human", "teacher", ""]
+
+
+def with_probabilities() -> Evaluation:
+    """Two scenes of two places: at 0.5 one pixel in ten is missed, and none is false."""
+    truth = np.array([0] * 30 + [1] * 10, dtype=np.uint8)
+    probability = np.array([0.05] * 31 + [0.95] * 9, dtype=np.float32)
+    histogram = Histogram.of(truth, probability)
+    scores = (
+        SceneScore(name, name, labels, histogram.confusion(0.5), 0, ground, None, histogram)
+        for name, labels, ground in (("a", "human", "water"), ("b", "", ""))
+    )
+    return Evaluation(tuple(scores), 0.5, "net 1.0")
+
+
+def test_scores_by_kind_of_ground() -> None:
+    _, _, grounds, _, _ = evaluation_table(with_probabilities(), ground=True).split("\n\n")
+    rows = [cells(line)[:7] for line in grounds.splitlines()[2:]]
+    shares = ["1", "40", "25.0 %", "22.5 %", "0.9000"]
+    assert rows == [["unknown", "unknown", *shares], ["water", "human", *shares]]
+    content = json.loads(evaluation_json(with_probabilities(), ground=True))
+    assert [(part["ground"], part["labels"], part["fn"]) for part in content["by_ground"]] == [
+        ("", "", 1),
+        ("water", "human", 1),
+    ]
+    table = list(csv.DictReader(evaluation_csv(with_probabilities(), ground=True).splitlines()))
+    assert [(row["level"], row["ground"]) for row in table[3:]] == [
+        ("ground", ""),
+        ("ground", "water"),
+        ("scene", "water"),
+        ("scene", ""),
+    ]
+    assert "by_ground" not in json.loads(evaluation_json(with_probabilities()))
+
+
+def test_intervals_stand_beside_their_scores() -> None:
+    text = evaluation_table(with_probabilities(), scenes=False, intervals=True)
+    _, _, intervals, notes = text.split("\n\n")
+    rows = [cells(line) for line in intervals.splitlines()[2:]]
+    # Two places that are alike, and one of which nothing can be told.
+    same = ["0.9000", "0.900 to 0.900", "1.0000", "1.000 to 1.000", "0.9000", "0.900 to 0.900"]
+    alone = ["1", "0.9000", "–", "1.0000", "–", "0.9000", "–"]
+    assert [rows[0], rows[1], rows[3]] == [
+        ["human", *alone],
+        ["unknown", *alone],
+        ["all", "2", *same],
+    ]
+    assert notes.splitlines()[-1].startswith("95 %: interval of confidence from 1,000 resamples")
+    content = json.loads(evaluation_json(with_probabilities(), intervals=True))["intervals"]
+    assert (content["resamples"], content["seed"], content["level"]) == (1000, 0, 0.95)
+    assert content["pooled"] == {
+        "places": 2,
+        "iou": [0.9, 0.9],
+        "precision": [1.0, 1.0],
+        "recall": [0.9, 0.9],
+    }
+    assert content["by_labels"]["human"]["iou"] is None
+
+
+def test_reliability_is_shown_by_kind_of_label_and_in_all() -> None:
+    text = evaluation_table(with_probabilities(), scenes=False, reliability=True)
+    _, _, reliability, _ = text.split("\n\n")
+    lines = [cells(line) for line in reliability.splitlines()]
+    assert lines[0][1:3] == ["human: pixels", "cloud"]
+    assert lines[2] == ["0.0 to 0.1", "31", "3.2 %", "31", "3.2 %", "62", "3.2 %"]
+    assert lines[11] == ["0.9 to 1.0", "9", "100.0 %", "9", "100.0 %", "18", "100.0 %"]
+    # The bins of 0.05 and 0.95 have their centres at 0.0525 and 0.9525.
+    error = (31 * (0.0525 - 1 / 31) + 9 * (1 - 0.9525)) / 40
+    assert lines[13] == ["calibration error", *[f"{100 * error:.1f} %"] * 3]
+    content = json.loads(evaluation_json(with_probabilities()))["reliability"]
+    assert content["pooled"]["expected_calibration_error"] == pytest.approx(error)
+    assert content["by_labels"]["human"]["bins"][9]["cloud_share"] == 1.0
+    assert "reliability" not in json.loads(evaluation_json(EVALUATION))
+    assert "calibration" not in evaluation_table(EVALUATION, reliability=True)
+
+
+def test_fitted_thresholds_stand_in_the_heading_and_in_json() -> None:
+    fit = ThresholdFit("human", {1: 0.45, 2: 0.505}, 0.48)
+    evaluation = replace(EVALUATION, threshold=None, fit=fit)
+    assert evaluation_table(evaluation).split("\n\n")[0] == (
+        "net 1.0\nthreshold of each fold fitted to human labels of the others: 0.45, 0.505; "
+        "to those of all: 0.48"
+    )
+    content = json.loads(evaluation_json(evaluation))
+    assert content["threshold"] is None
+    assert content["fit"] == {"labels": "human", "by_fold": {"1": 0.45, "2": 0.505}, "final": 0.48}
 
 
 def labelled(name: str, rows: int, cols: int, group: str, labels: str) -> LabelledScene:
