@@ -195,7 +195,8 @@ def plan(
 ) -> NDArray[np.int64]:
     found = plan_tiles(weights, facts, mixture, count, np.random.default_rng(seed))
     assert found.shape == (count, 3) and found.dtype == np.int64
-    assert set(np.unique(found[:, [0, 2]])) <= set(range(len(facts)))
+    assert set(found[:, 0]) <= set(range(len(facts)))
+    assert set(found[found[:, 1] != SIMULATED, 2]) <= set(range(len(facts)))
     return found
 
 
@@ -236,10 +237,24 @@ def test_clouds_are_put_over_clear_scenes_and_taken_from_cloudy_ones() -> None:
     over = np.isin(kinds, (COMPOSED, PASTED))
     assert set(scenes[over]) == GROUNDS
     assert set(donors[kinds == PASTED]) == DONORS
-    assert (donors[kinds != PASTED] == scenes[kinds != PASTED]).all()
+    alone = np.isin(kinds, (REAL, COMPOSED))
+    assert (donors[alone] == scenes[alone]).all()
     # Grounds are drawn by weight among themselves, three of the first for one of the other.
     assert abs((scenes[over] == 0).sum() - 0.75 * over.sum()) < 1 + 1e-6
     assert set(scenes[kinds == REAL]) == set(range(len(FACTS))), "real tiles show all scenes"
+
+
+def test_a_simulation_is_used_a_few_times_in_an_epoch_and_not_in_the_next() -> None:
+    rng = np.random.default_rng(0)
+    numbers = []
+    for _ in range(2):
+        found = plan_tiles(WEIGHTS, FACTS, Mixture(simulated=0.5), 200, rng)
+        numbers.append(found[found[:, 1] == SIMULATED, 2])
+    for some in numbers:
+        uses = np.unique(some, return_counts=True)[1]
+        assert uses.max() <= module.SIMULATION_USES and len(uses) < len(some)
+        assert len(uses) == -(-len(some) // module.SIMULATION_USES)
+    assert not set(numbers[0]) & set(numbers[1])
 
 
 @pytest.mark.parametrize(

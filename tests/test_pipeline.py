@@ -440,6 +440,58 @@ def test_what_a_read_ended_in_is_kept_with_its_file(
     assert isinstance(checker.error, kind) and str(path) in str(checker.error)
 
 
+# Small scenes are kept.
+
+
+def test_what_is_kept_reads_as_what_is_not(scenes: list[LabelledScene]) -> None:
+    kept, plain = BlockReader(scenes, cache_mb=1.0), BlockReader(scenes)
+    for _ in range(2):
+        for index, (rows, cols) in enumerate(SIZES):
+            for window in (
+                Window(0, 0, rows, cols),
+                Window(-2, 1, rows, cols),
+                Window(rows // 2, cols // 2, 16, 16),
+            ):
+                found, wanted = (reader.read(index, window, window) for reader in (kept, plain))
+                for part, other in zip(found, wanted, strict=True):
+                    np.testing.assert_array_equal(part, other)
+                    assert part.dtype == other.dtype
+                    part[:] = 7  # the caller's own
+
+
+def opened(scenes: Sequence[LabelledScene], reader: BlockReader, rounds: int = 3) -> Counter[str]:
+    """How often each scene's file is opened in reads of a corner of each."""
+    counts: Counter[str] = Counter()
+    open_scene = LabelledScene.open
+
+    def spy(self: LabelledScene) -> Scene:
+        counts[self.name] += 1
+        return open_scene(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelledScene, "open", spy)
+        for _ in range(rounds):
+            for index in range(len(scenes)):
+                reader.read(index, Window(0, 0, 2, 2), Window(0, 0, 2, 2))
+    return counts
+
+
+def test_small_scenes_are_read_once_as_far_as_memory_goes(
+    array_scenes: list[LabelledScene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [scene.name for scene in array_scenes]
+    assert opened(array_scenes, BlockReader(array_scenes, 1.0)) == dict.fromkeys(names, 1)
+    assert opened(array_scenes, BlockReader(array_scenes)) == dict.fromkeys(names, 3)
+    # Memory for the first of them, at 17 bytes a pixel, and for the last, of 6 pixels.
+    room = (70 * 33 + 6) * 17 / 1e6
+    some = opened(array_scenes, BlockReader(array_scenes, room))
+    assert some == dict(zip(names, (1, 3, 3, 3, 1), strict=True))
+    # A large one is not read whole, whatever the memory.
+    monkeypatch.setattr("cloudnet.pipeline.LARGEST_KEPT_PX", 30)
+    large = opened(array_scenes, BlockReader(array_scenes, 1.0))
+    assert large == dict(zip(names, (3, 1, 1, 1, 1), strict=True))
+
+
 # Mixtures.
 
 PALE = Window(0, 0, 6, 8)
@@ -631,6 +683,30 @@ def test_the_catalogue_s_scenes_of_thirteen_bands_are_mixed(tmp_path: Path) -> N
     for (image, target), (wanted_image, wanted_target) in zip(thirteen, four, strict=True):
         np.testing.assert_array_equal(image, wanted_image)
         np.testing.assert_array_equal(target, wanted_target)
+
+
+def test_a_simulation_is_the_same_each_time_and_is_turned_anew(
+    sorts: list[LabelledScene],
+) -> None:
+    whole = Window(0, 0, TILE_PX, TILE_PX)
+    one, again = (make(sorts, (0, SIMULATED, 5), whole, seed) for seed in (1, 2))
+    other = make(sorts, (0, SIMULATED, 6), whole)
+    for part, same, another in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(part, same)
+        assert part.shape == another.shape
+    assert (one[0] != other[0]).any()
+    # Tiles of one simulation differ by their augmentation, and that leaves the kept block as it is.
+    tiles, reader = mixed_tiles(sorts, KINDS[SIMULATED], least=30), BlockReader(sorts)
+    plan, _ = tiles.epoch(0)
+    before = {n: [part.copy() for part in reader.make((0, SIMULATED, n), (1, 2), whole)]
+              for n in plan[:, 2].tolist()}  # fmt: skip
+    images = [image for image, _ in single(batches(tiles, Augmentation(), reader=reader))]
+    assert len({image.tobytes() for image in images}) == 30 > 2 * len(before)
+    for number, parts in before.items():
+        for part, was in zip(
+            reader.make((0, SIMULATED, number), (1, 2), whole), parts, strict=True
+        ):
+            np.testing.assert_array_equal(part, was)
 
 
 @pytest.mark.parametrize(("number", "mixture"), [(1, KINDS[PASTED]), (0, KINDS[COMPOSED])])

@@ -17,7 +17,10 @@ from cloudnet.ground import GROUNDS
 from cloudnet.light import ICE_ASYMMETRY, SENTINEL2, WATER_ASYMMETRY, Air, Geometry, clear_air
 from cloudnet.simulate import (
     CLOUD_THICKNESS,
+    DARK_BLUE,
     DOUBT,
+    WHITE_BLUE,
+    WHITE_THICKNESS,
     SimulatedScene,
     compose_clouds,
     simulate_scene,
@@ -164,6 +167,33 @@ def test_label_at_the_limits() -> None:
     low, high = CLOUD_THICKNESS / DOUBT, CLOUD_THICKNESS * DOUBT
     thickness = np.array([[0.0, low - 1e-6, low, CLOUD_THICKNESS, high - 1e-6, high, 90.0]])
     assert thickness_label(thickness).tolist() == [[0, 0, 255, 255, 255, 1, 1]]
+
+
+def test_over_white_ground_cloud_counts_once_it_can_be_seen() -> None:
+    thickness = np.geomspace(0.01, 100.0, 400)
+    levels = (0.0, DARK_BLUE, 0.4, WHITE_BLUE, 1.0)
+    labels = [thickness_label(thickness, blue) for blue in levels]
+    thinnest = [float(thickness[label == CLOUD].min()) for label in labels]
+    assert thinnest[0] == thinnest[1] < thinnest[2] < thinnest[3] == thinnest[4]
+    assert thinnest[4] == pytest.approx(WHITE_THICKNESS, rel=0.05)
+    for label in labels:
+        # What is clear does not hang on the ground, and between clear and cloud is doubt alone.
+        np.testing.assert_array_equal(label == CLEAR, labels[0] == CLEAR)
+        assert label.tolist() == sorted(label, key=[CLEAR, NO_DATA, CLOUD].index)
+    mixed = thickness_label(np.full(2, 3.0), np.array([0.05, 0.9]))
+    assert mixed.tolist() == [CLOUD, NO_DATA], "pixel by pixel"
+
+
+def test_a_composed_scene_is_labelled_by_the_ground_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_layer(monkeypatch, np.full((96, 96), 2.0, np.float32))
+    ground = even(VEGETATION)
+    ground[:, :20] = 0.85
+    ground[:, 20] = np.nan
+    for bands in (BANDS, BANDS[::-1]):
+        order = [BANDS.index(band) for band in bands]
+        rng = np.random.default_rng(0)
+        label = compose_clouds(ground[..., order], rng, bands=bands).label
+        assert (label[:, :21] == NO_DATA).all() and (label[:, 21:] == CLOUD).all()
 
 
 @pytest.mark.parametrize("cloud", ["cumulus", "stratocumulus", "stratus"])

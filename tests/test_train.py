@@ -509,6 +509,14 @@ def test_without_validation_a_run_does_not_go_on_with_one_and_the_other_way_roun
         train(dataset, tmp_path / "run", tiny_config(**MIXED), resume=True)
 
 
+def test_a_model_tells_its_name_version_and_threshold(dataset: DataSet, tmp_path: Path) -> None:
+    config = tiny_config(**QUICK, epochs=1, name="mine", version="2.1", threshold=0.375)
+    run = train(dataset, tmp_path / "run", config)
+    spec = read_keras_spec(run.model)
+    assert (spec.name, spec.version, spec.threshold) == ("mine", "2.1", 0.375)
+    assert Spec.from_json(run.spec_file.read_text(), "spec.json") == spec == config.make_spec()
+
+
 def test_without_validation_one_place_is_enough(dataset: DataSet, tmp_path: Path) -> None:
     config = tiny_config(**QUICK, epochs=1, keep=LAST)
     run = train_all(DataSet(dataset.scenes[:1]), tmp_path / "run", config)
