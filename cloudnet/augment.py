@@ -58,8 +58,9 @@ class Augmentation:
     zoom_share: float = 0.5
 
     def __post_init__(self) -> None:
-        least = min(self.brightness, self.band_gain, self.ozone, self.air)
-        if not (least >= 0 and 1 <= self.zoom < inf):
+        gains = (self.brightness, self.band_gain, self.ozone, self.air)
+        # One by one: min() passes over NaN.
+        if not (all(gain >= 0 for gain in gains) and 1 <= self.zoom < inf):
             raise ModelError(f"gains are 0 or more and zoom is 1 or more, not {self}")
         if not 0 <= self.zoom_share <= 1:
             raise ModelError(f"the share of zoomed tiles is from 0 to 1, not {self.zoom_share}")

@@ -187,14 +187,15 @@ def _simulate(number: int, size: tuple[int, int]) -> Block:
 
 
 def _under_clouds(block: Block, rng: np.random.Generator) -> Block:
-    """Put simulated clouds over a clear block; what was unlabelled stays so but under thick cloud.
-    No data stays 0."""
+    """Put simulated clouds over a clear block; what was unlabelled stays so but under thick cloud,
+    and what was cloud stays so. No data stays 0."""
     image, mask = block
     data = (image > 0).any(axis=2, keepdims=True)
     scene = compose_clouds(np.where(data, image, np.nan), rng)
     label = scene.label[..., np.newaxis].copy()
     hidden = scene.optical_thickness[..., np.newaxis] >= HIDING_THICKNESS
     label[(mask == NO_DATA) & ~hidden] = NO_DATA
+    label[mask == CLOUD] = CLOUD
     return np.nan_to_num(scene.reflectance), label
 
 

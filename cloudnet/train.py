@@ -490,10 +490,14 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seen = logs or {}
-        if not np.isfinite(seen.get("val_loss", 0.0)):
+        if "val_loss" in seen:
+            sound, what = np.isfinite(seen["val_loss"]), "the validation loss is no number"
+        else:
+            sound, what = _is_finite(self.model), "some weights are no numbers"
+        if not sound:
             raise TrainingError(
-                f"the validation loss is no number after epoch {epoch + 1}, so the weights have "
-                "run away; start a new run with a lower --learning-rate"
+                f"{what} after epoch {epoch + 1}, so the weights have run away; start a new run "
+                "with a lower --learning-rate"
             )
         keys = ("loss", "iou", "val_loss", "val_iou")
         row = {key: float(seen.get(key, "nan")) for key in keys}
@@ -518,11 +522,17 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         part = plan[batch * self.config.batch : (batch + 1) * self.config.batch]
         shown = part[part[:, 1] != SIMULATED][:, [0, 2]]
         names = sorted({self.tiles.scenes[number].name for number in shown.ravel()})
+        step = f"the loss is no number in epoch {epoch + 1}, step {batch + 1}"
+        if not names:
+            return f"{step}, on simulated tiles; lower --learning-rate"
         return (
-            f"the loss is no number in epoch {epoch + 1}, step {batch + 1}, on tiles of "
-            f"{', '.join(names)}; look at them with cloudnet inspect --sheet, "
+            f"{step}, on tiles of {', '.join(names)}; look at them with cloudnet inspect --sheet, "
             "or lower --learning-rate"
         )
+
+
+def _is_finite(net: Network) -> bool:
+    return all(np.isfinite(weight).all() for weight in net.get_weights())
 
 
 def _save(net: Network, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, log, nan
 from typing import Any
 
@@ -11,24 +12,33 @@ from numpy.typing import NDArray
 
 pytest.importorskip("tensorflow", reason="the train extra is not installed")
 
-from cloudnet.augment import NO_AUGMENTATION, Augmentation, Draw, apply, draw
+from cloudnet.augment import (
+    MOLECULES,
+    NO_AUGMENTATION,
+    OZONE,
+    Augmentation,
+    Draw,
+    apply,
+    draw,
+)
 from cloudnet.errors import ModelError
 
 BANDS = 4
+RED, GREEN, BLUE, NIR = range(BANDS)
 TILE_PX = 8
-STILL = {"flips": False, "brightness": 0.0, "band_gain": 0.0, "zoom": 1.0, "zoom_share": 0.0}
 
 
 def coordinates(side: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A block that says where each pixel was: row and column in the image, both in the mask."""
+    """A block that says where each pixel was: row and column, from 1, in the image, and in the mask
+    both, from 0."""
     row, col = np.mgrid[:side, :side]
-    image = np.stack([row, col, np.ones_like(row), np.ones_like(row)], axis=2)
+    image = np.stack([row + 1, col + 1, np.ones_like(row), np.ones_like(row)], axis=2)
     return image.astype(np.float32), (row * side + col).astype(np.uint8)[..., np.newaxis]
 
 
 def only(**changes: Any) -> Augmentation:
     """An augmentation that does nothing but what is named."""
-    return Augmentation(**{**STILL, **changes})
+    return replace(NO_AUGMENTATION, **changes)
 
 
 def draws(augmentation: Augmentation, count: int) -> list[Draw]:
@@ -49,8 +59,8 @@ def test_flips_and_transposes_move_image_and_mask_together() -> None:
     for drawn in draws(augmentation, 30):
         image, mask = augmented(augmentation, drawn)
         row, col = np.divmod(mask[..., 0], TILE_PX)
-        np.testing.assert_array_equal(image[..., 0], row)
-        np.testing.assert_array_equal(image[..., 1], col)
+        np.testing.assert_array_equal(image[..., 0], row + 1)
+        np.testing.assert_array_equal(image[..., 1], col + 1)
 
 
 def test_all_eight_symmetries_occur_and_nothing_else() -> None:
@@ -77,8 +87,8 @@ def test_zoom_brings_image_and_mask_of_one_place_to_one_place() -> None:
         assert mask.shape == (TILE_PX, TILE_PX, 1) and mask.dtype == np.uint8
         row, col = np.divmod(mask[..., 0], side)
         # The mask takes the nearest pixel, the image the mean of its neighbours.
-        assert np.abs(image[..., 0] - row).max() <= 0.75
-        assert np.abs(image[..., 1] - col).max() <= 0.75
+        assert np.abs(image[..., 0] - 1 - row).max() <= 0.75
+        assert np.abs(image[..., 1] - 1 - col).max() <= 0.75
         assert {0, side - 1} <= set(row.ravel()), "the block's edges are in the tile"
     assert {4, 5, 8} < sides and max(sides) >= 14
 
@@ -101,7 +111,6 @@ def test_resolution_is_halved_by_the_mean_of_four_pixels() -> None:
 def test_gains_change_the_image_alone_and_no_pixel_more_than_another() -> None:
     augmentation = only(brightness=0.3, band_gain=0.1)
     image, mask = coordinates(TILE_PX)
-    image += 1
     logs = []
     for drawn in draws(augmentation, 100):
         changed, same = (np.asarray(part) for part in apply(image, mask, drawn, TILE_PX))
@@ -120,6 +129,62 @@ def test_brightness_alone_is_one_gain_for_all_bands() -> None:
     logs = np.array([np.log(drawn.gain) for drawn in draws(only(brightness=0.2), 50)])
     assert np.ptp(logs, axis=1).max() < 1e-6
     assert 0.15 < np.abs(logs).max() <= 0.2 + 1e-6
+
+
+def changes(drawn: Draw, level: float = 0.5) -> NDArray[np.float32]:
+    """What is added to each band of a block of even reflectance, (bands,)."""
+    image, mask = coordinates(TILE_PX)
+    image[:] = level
+    changed, same = (np.asarray(part) for part in apply(image, mask, drawn, TILE_PX))
+    np.testing.assert_array_equal(same, mask)
+    np.testing.assert_array_equal(changed, np.broadcast_to(changed[0, 0], changed.shape))
+    return np.asarray(changed[0, 0] - level)
+
+
+def test_more_ozone_darkens_green_most_and_leaves_the_near_infrared() -> None:
+    augmentation = only(ozone=1.5)
+    logs = np.array([np.log(drawn.gain) for drawn in draws(augmentation, 200)])
+    assert not any(np.any(drawn.path) for drawn in draws(augmentation, 20))
+    assert 0.3 < (logs == 0).all(axis=1).mean() < 0.7, "about half keep their air"
+    some = logs[np.abs(logs).max(axis=1) > 0]
+    # Every draw is one column of ozone, by which each band changes as its thickness tells.
+    columns = -some[:, GREEN] / OZONE[GREEN]
+    np.testing.assert_allclose(some, -columns[:, np.newaxis] * np.array(OZONE), atol=1e-6)
+    assert 1.3 < np.abs(columns).max() <= 1.5 + 1e-5
+    assert (columns > 0.5).any() and (columns < -0.5).any(), "longer ways and shorter ones"
+    more = some[columns > 0]
+    assert (more[:, GREEN] < more[:, RED]).all() and (more[:, RED] < more[:, BLUE]).all()
+    assert not some[:, NIR].any()
+
+
+def test_path_light_is_added_or_taken_away_and_is_blue() -> None:
+    augmentation = only(air=0.6)
+    found = draws(augmentation, 200)
+    np.testing.assert_array_equal([drawn.gain for drawn in found], 1.0)
+    paths = np.array([drawn.path for drawn in found])
+    assert 0.3 < (paths == 0).all(axis=1).mean() < 0.7, "about half keep their air"
+    shares = paths[:, BLUE] / (0.5 * MOLECULES[BLUE])
+    np.testing.assert_allclose(paths, 0.5 * shares[:, None] * np.array(MOLECULES), atol=1e-7)
+    assert -0.6 - 1e-5 <= shares.min() < -0.5 and 0.1 < shares.max() <= 0.6 + 1e-5
+    hazy = paths[shares > 0]
+    assert (np.diff(hazy[:, [NIR, RED, GREEN, BLUE]], axis=1) > 0).all()
+    # Bright and dark pixels get the same.
+    for drawn in found[:20]:
+        np.testing.assert_allclose(changes(drawn, 0.5), changes(drawn, 0.2), atol=1e-6)
+
+
+def test_dark_pixels_keep_data_and_pixels_without_data_get_none() -> None:
+    image, mask = coordinates(TILE_PX)
+    image[:] = 0.001
+    image[2:4, 3:7] = 0.0
+    image[5, 5] = (0.0, 0.0, 0.0, 0.3)
+    mask[2:4, 3:7] = 255
+    nothing = (image == 0).all(axis=2)
+    for drawn in draws(Augmentation(flips=False, zoom=1.0), 40):
+        changed, same = (np.asarray(part) for part in apply(image, mask, drawn, TILE_PX))
+        np.testing.assert_array_equal((changed == 0).all(axis=2), nothing)
+        assert (changed[~nothing] > 0).all(), "0 means no data"
+        np.testing.assert_array_equal(same, mask)
 
 
 def test_zoom_goes_from_half_to_double_and_to_the_share_that_was_asked_for() -> None:
@@ -168,6 +233,10 @@ def test_the_same_seed_gives_the_same_draw_and_another_seed_another() -> None:
     [
         {"brightness": -0.1},
         {"band_gain": nan},
+        {"ozone": -0.5},
+        {"ozone": nan},
+        {"air": -0.1},
+        {"air": nan},
         {"zoom": 0.5},
         {"zoom": nan},
         {"zoom": inf},

@@ -394,6 +394,30 @@ OPTIONS = {
     "--scale 0": Bad(lambda p: predict(p, p.scene, "--scale", "0"), "--scale is a number above 0"),
     "--scale text": Bad(lambda p: predict(p, p.scene, "--scale", "x"), "--scale.*'x'"),
     "--offset nan": Bad(lambda p: predict(p, p.scene, "--offset", "nan"), "--offset is a number"),
+    "--no-validation with --folds": Bad(
+        lambda p: [
+            *["train", p.data, "--out", p.out, "--recipe", "s2-rgbn", "--no-validation"],
+            *["--folds", "2"],
+        ],
+        "--no-validation leaves nothing for --folds",
+    ),
+    "--no-validation with --protocol": Bad(
+        lambda p: [
+            *["train", p.data, "--out", p.out, "--recipe", "s2-rgbn", "--no-validation"],
+            *["--protocol", "catalogue"],
+        ],
+        "--no-validation leaves nothing for --folds or --protocol",
+    ),
+    "--no-validation without --recipe": Bad(
+        lambda p: ["train", p.data, "--out", p.out, "--no-validation"], "needs a --recipe"
+    ),
+    "--recipe that is not known": Bad(
+        lambda p: ["train", p.data, "--out", p.out, "--recipe", "s3"], "s2-rgbn"
+    ),
+    "--tile-px of a recipe": Bad(
+        lambda p: ["train", p.data, "--out", p.out, "--recipe", "s2-rgbn", "--tile-px", "100"],
+        "tile of 100 px",
+    ),
     "--folds 1": Bad(lambda p: ["train", p.data, "--out", p.out, "--folds", "1"], "folds"),
     "--learning-rate 0": Bad(
         lambda p: ["train", p.data, "--out", p.out, "--learning-rate", "0"], "learning rate"

@@ -14,10 +14,12 @@ from cloudnet.errors import SceneError
 from cloudnet.fields import Spectrum, fractal_field, nearest_cells, smooth_size
 from cloudnet.light import (
     SENTINEL2,
+    Air,
     Geometry,
     clear_air,
     diffuse_reflectance,
     direct_transmittance,
+    overhead_share,
     rayleigh_thickness,
     relief_light,
     two_stream,
@@ -86,11 +88,113 @@ def test_air_is_brighter_in_blue_and_a_high_cloud_hides_most_of_it() -> None:
     assert low.path_above > 2 * blue.path_above
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE_BANDS if name != "B10"])
-def test_air_can_be_taken_away_again(name: str) -> None:
-    air = clear_air(SENTINEL2[name], 0.6, 0.15, 3000.0)
+zeniths_deg = st.floats(0.0, 79.0)
+heights_m = st.floats(0.0, 12000.0)
+aerosols = st.floats(0.0, 0.3)
+LIT_BANDS = [name for name in CATALOGUE_BANDS if name != "B10"]
+"""All but the one that vapour keeps from the ground."""
+
+
+def air_of(
+    name: str,
+    zenith_deg: float,
+    aerosol: float = 0.1,
+    height_m: float = 0.0,
+    ozone_share: float = 1.0,
+) -> Air:
+    cos_sun = math.cos(math.radians(zenith_deg))
+    return clear_air(SENTINEL2[name], cos_sun, aerosol, height_m, ozone_share)
+
+
+@pytest.mark.parametrize("name", LIT_BANDS)
+@given(zeniths_deg, aerosols, heights_m, st.floats(0.5, 2.0))
+def test_air_can_be_taken_away_again(
+    name: str, zenith_deg: float, aerosol: float, height_m: float, ozone_share: float
+) -> None:
+    air = air_of(name, zenith_deg, aerosol, height_m, ozone_share)
     surface = np.linspace(0.0, 1.0, 11)[None]
-    np.testing.assert_allclose(air.surface(air.clear(surface)), surface, atol=1e-9)
+    seen = air.clear(surface)
+    np.testing.assert_allclose(air.surface(seen), surface, atol=1e-9)
+    # What no surface can be is taken for the nearest that can.
+    beyond = np.array([seen[0, 0] - 0.05, seen[0, -1] + 0.05])
+    np.testing.assert_allclose(air.surface(beyond), [0.0, 1.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CATALOGUE_BANDS)
+@given(zeniths_deg, aerosols, heights_m, st.floats(0.5, 2.0))
+def test_air_makes_hardly_any_light_and_shows_brighter_ground_brighter(
+    name: str, zenith_deg: float, aerosol: float, height_m: float, ozone_share: float
+) -> None:
+    seen = air_of(name, zenith_deg, aerosol, height_m, ozone_share).clear(np.linspace(0, 1, 41))
+    assert seen.min() >= 0.0 and seen.max() < 1.1
+    assert (np.diff(seen) > 0).all()
+    # Light goes to and fro between air and ground: bright ground gains more by the same step.
+    assert (np.diff(seen, 2) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["B02", "B03", "B04", "B08"])
+@given(zeniths_deg, aerosols)
+def test_where_air_is_parted_does_hardly_matter_without_a_cloud(
+    name: str, zenith_deg: float, aerosol: float
+) -> None:
+    surface = np.linspace(0.0, 1.0, 5)
+    whole, parted = (
+        air_of(name, zenith_deg, aerosol, height_m).clear(surface) for height_m in (0.0, 4000.0)
+    )
+    np.testing.assert_allclose(parted, whole, atol=0.03)
+
+
+@given(st.floats(0.0, 75.0), st.floats(0.03, 0.2))
+def test_bright_ground_is_lit_again_by_blue_air_more_than_by_red(
+    zenith_deg: float, aerosol: float
+) -> None:
+    def gain(name: str) -> float:
+        """How much more a white surface shows than ten times a tenth of it would."""
+        air = air_of(name, zenith_deg, aerosol)
+        black, dim, white = (float(air.clear(np.array(level))) for level in (0.0, 0.1, 1.0))
+        return (white - black) / (10 * (dim - black))
+
+    gains = [gain(name) for name in ("B02", "B03", "B04", "B08")]
+    assert gains == sorted(gains, reverse=True)
+    assert gains[0] > 1.05 > 1.0 < gains[-1] < 1.1
+
+
+@pytest.mark.parametrize("zenith_deg", [20.0, 60.0, 78.0])
+def test_ozone_darkens_green_most_and_near_infrared_not_at_all(zenith_deg: float) -> None:
+    def left(name: str, zenith_deg: float = zenith_deg) -> float:
+        thin, thick = (air_of(name, zenith_deg, ozone_share=share) for share in (0.7, 1.5))
+        return float(thick.clear(np.array(0.9)) / thin.clear(np.array(0.9)))
+
+    green, blue, red, nir = (left(name) for name in ("B03", "B02", "B04", "B08"))
+    assert green < red < blue < 1.0
+    assert nir == pytest.approx(1.0)
+    assert green < left("B03", zenith_deg - 15.0), "the lower the sun, the longer the way"
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 0.5))
+def test_from_overhead_snow_is_as_bright_as_its_flux_under_an_overhead_sun(
+    sky_share: float, bend: float
+) -> None:
+    assert overhead_share(1.0, sky_share, bend) == 1.0
+    shares = [overhead_share(cos_sun, sky_share, bend) for cos_sun in np.linspace(1.0, 0.0, 21)]
+    assert (np.diff(shares) <= 0).all()
+    assert 1.0 - bend - 1e-12 <= min(shares) <= max(shares) <= 1.0
+    assert overhead_share(0.2, 1.0, bend) == 1.0, "light of the sky goes up as well as ever"
+    assert overhead_share(0.2, sky_share, 0.0) == 1.0
+    low, high = (overhead_share(0.2, share, bend) for share in (sky_share / 2, sky_share))
+    assert low <= high
+
+
+def test_a_low_sun_turns_snow_bluer_from_overhead() -> None:
+    def blueness(zenith_deg: float) -> float:
+        cos_sun = math.cos(math.radians(zenith_deg))
+        blue, nir = (
+            overhead_share(cos_sun, air_of(name, zenith_deg).sky_share, 0.3)
+            for name in ("B02", "B08")
+        )
+        return blue / nir
+
+    assert blueness(75.0) > blueness(50.0) > blueness(0.0) == 1.0
 
 
 def test_only_high_cloud_is_seen_in_the_cirrus_band() -> None:

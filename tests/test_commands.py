@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from cloudnet._version import __version__
 from cloudnet.commands import main
 from cloudnet.commands.options import share_bar
-from cloudnet.commands.train import ProgressBar
+from cloudnet.commands.train import ProgressBar, _describe_result
 from cloudnet.compare import DEFAULT_ATOL, Comparison, replay_probe
 from cloudnet.run import Run
 from cloudnet.runtime import DEFAULT_TILE_PX, FACTS_KEY, load_model
@@ -434,6 +436,78 @@ def test_train_passes_its_options_on_and_names_the_best_epoch(
     assert called["dataset"].scenes[0].reading.nodata == 3
 
 
+def test_a_recipe_is_trained_with_the_options_given_instead_of_its_own(
+    geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = pytest.importorskip("cloudnet.train", reason="training needs the train extra")
+    from cloudnet.model import UNetConfig
+    from cloudnet.recipe import RECIPES
+
+    small = replace(RECIPES["s2-rgbn"], net=UNetConfig((4, 6), blocks=1))
+    monkeypatch.setattr("cloudnet.recipe.RECIPES", {"s2-rgbn": small})
+    folder = tmp_path / "run"
+    arguments: list[str | Path] = [
+        "train", geotiff_dataset, "--out", folder, "--recipe", "s2-rgbn", "--epochs", "1",
+        "--epoch-tiles", "16", "--batch", "8", "--tile-px", "32",
+    ]  # fmt: skip
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    given = {"epochs": 1, "epoch_tiles": 16, "batch": 8, "tile_px": 32}
+    assert Run(folder).read_config()["training"] == replace(small, **given).to_dict()
+    (row,) = Run(folder).read_history()
+    line = f"{folder / 'model.keras'}: validation IoU {row['val_iou']:.3f} after epoch 1"
+    assert result.stdout.splitlines()[-1] == line
+    # A default of the command's that is given all the same counts, too.
+    default = train.TrainConfig().batch
+    config: list[Any] = []
+
+    def note(*arguments: Any, **_: Any) -> Run:
+        config.append(arguments[2])
+        return Run(folder)
+
+    monkeypatch.setattr(train, "train", note)
+    invoke(*arguments[:6], "--batch", str(default), "--seed", "0")
+    assert config == [replace(small, batch=default, seed=0)]
+
+
+def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
+    geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cloudnet.train", reason="training needs the train extra")
+    from cloudnet.model import UNetConfig
+    from cloudnet.recipe import RECIPES
+
+    small = replace(
+        RECIPES["s2-rgbn"], net=UNetConfig((4,), blocks=1), epoch_tiles=16, batch=8, tile_px=32
+    )
+    monkeypatch.setattr("cloudnet.recipe.RECIPES", {"s2-rgbn": small})
+    arguments: list[str | Path] = [
+        "train", geotiff_dataset, "--out", tmp_path / "run", "--recipe", "s2-rgbn",
+        "--no-validation",
+    ]  # fmt: skip
+    for epochs, more in ((1, ()), (2, ("--resume",))):
+        result = invoke(*arguments, "--epochs", str(epochs), *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+        row = Run(tmp_path / "run").read_history()[-1]
+        told, last = result.stdout.splitlines()
+        assert told == f"epoch {epochs}/{epochs}: loss {row['loss']:.3f}"
+        assert last == (
+            f"{tmp_path / 'run' / 'model.keras'}: loss {row['loss']:.3f} after epoch {epochs}, "
+            "no validation"
+        )
+
+
+def test_the_last_epoch_is_named_where_the_last_net_is_kept(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    first, second = run.read_history()
+    run.write_history([{**first, "val_iou": 0.75}, {**second, "val_iou": 0.5}])
+    assert _describe_result(run) == "validation IoU 0.750 after epoch 1"
+    config = run.read_config()
+    run.write_config({**config, "training": {**config["training"], "keep": "last"}})
+    assert _describe_result(run) == "validation IoU 0.500 after epoch 2"
+
+
 def test_export_passes_its_options_on_and_tells_the_size(
     tiny_onnx: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +593,8 @@ def test_training_is_shown_with_a_bar_on_a_terminal_and_in_lines_elsewhere(
         progress(1),  # another fold, after an early stop
         progress(4, epoch=2, validation_iou=0.25),
         progress(4, epoch=2, validation_iou=0.75, epoch_ended=True),
+        progress(2),  # without validation
+        progress(2, validation_iou=nan, epoch_ended=True),
     ]
     monkeypatch.setattr(sys, "stdout", stdout)
     with ProgressBar() as bar:
@@ -527,6 +603,7 @@ def test_training_is_shown_with_a_bar_on_a_terminal_and_in_lines_elsewhere(
     lines = [
         "epoch 1/2: loss 0.500, validation IoU 0.250",
         "epoch 2/2: loss 0.500, validation IoU 0.750",
+        "epoch 1/2: loss 0.500",
     ]
     if stdout.isatty():
         assert all(f"{line}\x1b[K\n" in stdout.getvalue() for line in lines)

@@ -21,6 +21,7 @@ from keras import layers
 from cloudnet.errors import ModelError
 from cloudnet.model import (
     INPUT_GAIN,
+    FusedNormalization,
     NormalisedReflectance,
     UNetConfig,
     build_unet,
@@ -211,6 +212,105 @@ def test_the_exact_halo_is_exact_and_a_stride_less_is_not(config: UNetConfig) ->
     assert np.abs(cut(halo - stride) - wanted).max() > 4e-6
     spec = make_spec(config)
     assert (spec.stride, spec.halo_px, spec.exact_halo_px) == (stride, halo, halo)
+
+
+# Its normalisation.
+
+
+def norms(channels: int = 5) -> tuple[Any, Any]:
+    """A fused normalisation and Keras's own, built, with the same lively numbers."""
+    rng = np.random.default_rng(2)
+    pair = FusedNormalization(momentum=0.9), layers.BatchNormalization(momentum=0.9)
+    gamma, beta, mean = (rng.normal(0.5, 1.0, channels) for _ in range(3))
+    for layer in pair:
+        layer.build((None, None, None, channels))
+        layer.set_weights([gamma, beta, mean, np.full(channels, 1.5)])
+    return pair
+
+
+def cells(*shape: int) -> NDArray[np.float32]:
+    """Activations whose channels differ in mean and spread."""
+    values = np.random.default_rng(8).normal(0.0, 1.0, shape)
+    channels = np.arange(shape[-1])
+    return (values * (1 + channels) + 3.0 - 2.0 * channels).astype(np.float32)
+
+
+def test_the_fused_normalisation_trains_as_keras_s_own() -> None:
+    import tensorflow as tf
+
+    fused, plain = norms()
+    inputs = tf.constant(cells(3, 6, 7, 5))
+    weight = tf.constant(np.random.default_rng(9).normal(0.0, 1.0, (3, 6, 7, 5)), tf.float32)
+    results = []
+    for layer in (fused, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            loss = tf.reduce_sum(weight * outputs + outputs**2)
+        gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+        results.append([outputs, *gradients])
+    for found, wanted in zip(*results, strict=True):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * scale)
+    np.testing.assert_allclose(fused.moving_mean, plain.moving_mean, rtol=1e-5)
+    # The kernel's variance is the unbiased one, over n - 1 of n cells.
+    count = 3 * 6 * 7
+    seen = (np.asarray(plain.moving_variance) - 0.9 * 1.5) * count / (count - 1) + 0.9 * 1.5
+    np.testing.assert_allclose(fused.moving_variance, seen, rtol=1e-5)
+
+
+def test_the_fused_normalisation_answers_as_keras_s_own() -> None:
+    fused, plain = norms()
+    values = cells(2, 4, 5, 5)
+    for training in (False, None):
+        np.testing.assert_array_equal(
+            fused(values, training=training), plain(values, training=training)
+        )
+    before = [weight.copy() for weight in fused.get_weights()]
+    fused.trainable = plain.trainable = False
+    # What is frozen uses the averages even in training, and leaves them.
+    np.testing.assert_array_equal(fused(values, training=True), plain(values, training=True))
+    for now, then in zip(fused.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_averages_follow_what_is_seen() -> None:
+    fused, plain = norms()
+    values = cells(4, 8, 8, 5)
+    for _ in range(80):
+        fused(values, training=True)
+        plain(values, training=True)
+    np.testing.assert_allclose(fused.moving_mean, values.mean((0, 1, 2)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(fused.moving_variance, values.var((0, 1, 2), ddof=1), rtol=1e-3)
+    np.testing.assert_allclose(fused(values), plain(values), rtol=1e-2, atol=1e-2)
+
+
+def test_the_fused_normalisation_is_used_saved_and_rebuilt(tmp_path: Path) -> None:
+    net = build_unet(TINY, make_spec(TINY))
+    fused = [layer for layer in net.layers if isinstance(layer, layers.BatchNormalization)]
+    assert len(fused) == 4 and all(type(layer) is FusedNormalization for layer in fused)
+    one = fused[0]
+    again = FusedNormalization.from_config(one.get_config())
+    assert again.get_config() == one.get_config() and again.momentum == one.momentum
+    tiles = noise(2, 8, 8)
+    for _ in range(3):
+        net(tiles, training=True)
+    net.save(tmp_path / "net.keras")
+    loaded = load_net(tmp_path / "net.keras")
+    assert type(loaded.get_layer(one.name)) is FusedNormalization
+    np.testing.assert_array_equal(answer(loaded, tiles), answer(net, tiles))
+    assert not np.allclose(one.get_weights()[2], 0.0), "averages were made and kept"
+
+
+def test_on_another_backend_the_normalisation_is_keras_s_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "other")
+    fused, plain = norms()
+    values = cells(2, 4, 5, 5)
+    np.testing.assert_array_equal(fused(values, training=True), plain(values, training=True))
+    for found, wanted in zip(fused.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 # Its configuration.

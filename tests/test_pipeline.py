@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ import tensorflow as tf
 from cloudnet.augment import NO_AUGMENTATION, Augmentation
 from cloudnet.dataset import LabelledScene, open_dataset
 from cloudnet.errors import CloudnetError, DatasetError, SceneError
+from cloudnet.mixture import COMPOSED, PASTED, REAL, SIMULATED, Mixture, survey
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.scene import Scene
+from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 from tests.helpers import (
     product_name,
     to_catalogue_bands,
+    write_labelled_scene,
     write_mask_npy,
     write_mask_tif,
     write_scene_npy,
@@ -38,7 +42,7 @@ SIZES = [(70, 33), (20, 30), (7, 50), (16, 16), (3, 2)]
 
 LAYOUTS = ["geotiff", "catalogue"]
 FIRST, STEP = 0.01, 1 / 500
-FLIPS = Augmentation(flips=True, brightness=0.0, band_gain=0.0, zoom=1.0, zoom_share=0.0)
+FLIPS = replace(NO_AUGMENTATION, flips=True)
 
 Tile = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -198,16 +202,18 @@ def test_an_epoch_covers_each_scene_by_its_area_and_has_the_tiles_asked_for(
         wanted = {number: count * rounds for number, count in once.items()}
         assert Counter(tiles.index.tolist()) == wanted
         for epoch in (0, 5):
-            order, seeds = tiles.epoch(epoch)
-            assert Counter(order.tolist()) == wanted
-            assert seeds.shape == (len(order), 2) and len(np.unique(seeds, axis=0)) == len(order)
+            plan, seeds = tiles.epoch(epoch)
+            assert plan.dtype == np.int64 and plan.shape == (tiles.count, 3)
+            assert Counter(plan[:, 0].tolist()) == wanted
+            assert (plan[:, 1] == REAL).all() and (plan[:, 2] == plan[:, 0]).all()
+            assert seeds.shape == (len(plan), 2) and len(np.unique(seeds, axis=0)) == len(plan)
 
 
 def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
     array_scenes: list[LabelledScene],
 ) -> None:
     tiles = training_tiles(array_scenes, least=340)
-    orders = [tiles.epoch(epoch)[0] for epoch in range(3)]
+    orders = [tiles.epoch(epoch)[0][:, 0] for epoch in range(3)]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert (orders[one] != orders[other]).any()
     for order in orders:
@@ -216,7 +222,8 @@ def test_the_index_is_shuffled_as_a_whole_and_anew_each_epoch(
         assert places.min() < 0.05 and places.max() > 0.95 and abs(places.mean() - 0.5) < 0.1
         first, second = order[: len(order) // 2], order[len(order) // 2 :]
         assert 0.7 < (first == 0).sum() / (second == 0).sum() < 1.4
-    assert (training_tiles(array_scenes, least=340, seed=1).epoch(0)[0] != orders[0]).any()
+    other = training_tiles(array_scenes, least=340, seed=1).epoch(0)[0][:, 0]
+    assert (other != orders[0]).any()
 
 
 class SlowAtTimes(BlockReader):
@@ -238,7 +245,7 @@ def test_batches_come_in_the_order_of_the_epoch(array_scenes: list[LabelledScene
     count = len(tiles.index)
     assert [len(image) for image, _ in found] == 2 * [*[8] * (count // 8), count % 8]
     shown = [decode(image)[2] for image, _ in single(found)]
-    assert shown == [*tiles.epoch(0)[0], *tiles.epoch(1)[0]]
+    assert shown == [*tiles.epoch(0)[0][:, 0], *tiles.epoch(1)[0][:, 0]]
 
 
 def test_a_resumed_pipeline_gives_the_batches_that_were_left(
@@ -431,3 +438,285 @@ def test_what_a_read_ended_in_is_kept_with_its_file(
     with pytest.raises(tf.errors.OpError):
         list(validation_dataset(scenes, checker, TILE_PX, 4, 4))
     assert isinstance(checker.error, kind) and str(path) in str(checker.error)
+
+
+# Small scenes are kept.
+
+
+def test_what_is_kept_reads_as_what_is_not(scenes: list[LabelledScene]) -> None:
+    kept, plain = BlockReader(scenes, cache_mb=1.0), BlockReader(scenes)
+    for _ in range(2):
+        for index, (rows, cols) in enumerate(SIZES):
+            for window in (
+                Window(0, 0, rows, cols),
+                Window(-2, 1, rows, cols),
+                Window(rows // 2, cols // 2, 16, 16),
+            ):
+                found, wanted = (reader.read(index, window, window) for reader in (kept, plain))
+                for part, other in zip(found, wanted, strict=True):
+                    np.testing.assert_array_equal(part, other)
+                    assert part.dtype == other.dtype
+                    part[:] = 7  # the caller's own
+
+
+def opened(scenes: Sequence[LabelledScene], reader: BlockReader, rounds: int = 3) -> Counter[str]:
+    """How often each scene's file is opened in reads of a corner of each."""
+    counts: Counter[str] = Counter()
+    open_scene = LabelledScene.open
+
+    def spy(self: LabelledScene) -> Scene:
+        counts[self.name] += 1
+        return open_scene(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelledScene, "open", spy)
+        for _ in range(rounds):
+            for index in range(len(scenes)):
+                reader.read(index, Window(0, 0, 2, 2), Window(0, 0, 2, 2))
+    return counts
+
+
+def test_small_scenes_are_read_once_as_far_as_memory_goes(
+    array_scenes: list[LabelledScene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [scene.name for scene in array_scenes]
+    assert opened(array_scenes, BlockReader(array_scenes, 1.0)) == dict.fromkeys(names, 1)
+    assert opened(array_scenes, BlockReader(array_scenes)) == dict.fromkeys(names, 3)
+    # Memory for the first of them, at 17 bytes a pixel, and for the last, of 6 pixels.
+    room = (70 * 33 + 6) * 17 / 1e6
+    some = opened(array_scenes, BlockReader(array_scenes, room))
+    assert some == dict(zip(names, (1, 3, 3, 3, 1), strict=True))
+    # A large one is not read whole, whatever the memory.
+    monkeypatch.setattr("cloudnet.pipeline.LARGEST_KEPT_PX", 30)
+    large = opened(array_scenes, BlockReader(array_scenes, 1.0))
+    assert large == dict(zip(names, (3, 1, 1, 1, 1), strict=True))
+
+
+# Mixtures.
+
+PALE = Window(0, 0, 6, 8)
+"""Where the mixed scene is cloud."""
+
+
+def write_sorts(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[LabelledScene]:
+    """A clear, a mixed and an overcast scene of dark ground; each has pixels without data, and the
+    clear one unlabelled and, in its corner, cloudy ones."""
+    rng = np.random.default_rng(3)
+    scenes = []
+    for name, (rows, cols) in zip(("clear", "mixed", "overcast"), sizes, strict=True):
+        values = rng.uniform(0.03, 0.1, (rows, cols, 4)).astype(np.float32)
+        mask = np.zeros((rows, cols), np.uint8)
+        if name == "clear":
+            mask[2, 5:9] = NO_DATA
+            mask[0, 0] = CLOUD
+        elif name == "mixed":
+            mask[PALE.slices] = CLOUD
+            values[PALE.slices] += 0.6
+        else:
+            mask[:] = CLOUD
+            values += 0.6
+        values[rows - 2, 1:5] = np.nan
+        scenes.append(write_labelled_scene(folder, name, values, mask))
+    return scenes
+
+
+@pytest.fixture(scope="module")
+def sorts(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledScene]:
+    """A clear, a mixed and an overcast scene; not to be changed."""
+    folder = tmp_path_factory.mktemp("sorts")
+    return write_sorts(folder, [(40, 30), (25, 36), (20, 20)])
+
+
+def mixed_tiles(
+    scenes: Sequence[LabelledScene], mixture: Mixture, least: int = 24, seed: int = 0
+) -> TrainingTiles:
+    facts = tuple(survey(scenes))
+    return TrainingTiles(tuple(scenes), TILE_PX, least, seed, mixture, facts)
+
+
+EVERYTHING = Mixture(simulated=0.25, composed=0.25, pasted=0.25, balanced=True)
+KINDS = {
+    REAL: Mixture(balanced=True),
+    COMPOSED: Mixture(composed=1.0),
+    PASTED: Mixture(pasted=1.0),
+    SIMULATED: Mixture(simulated=1.0),
+}
+
+
+def assert_usable(image: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+    """Assert what holds for every tile, however it was made."""
+    assert image.shape == (TILE_PX, TILE_PX, 4) and image.dtype == np.float32
+    assert target.shape == (TILE_PX, TILE_PX, 2) and target.dtype == np.float32
+    assert np.isfinite(image).all() and image.min() >= 0 and image.max() < 2.5
+    assert set(np.unique(target)) <= {0.0, 1.0}
+    cloud, weight = target[..., 0] == 1, target[..., 1] == 1
+    assert not (cloud & ~weight).any(), "what is unlabelled is no cloud"
+    assert (image[weight] > 0).any(axis=-1).all(), "what counts has data"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("augmentation", [NO_AUGMENTATION, Augmentation(zoom_share=1.0)])
+def test_each_kind_of_tile_comes_out_whole(
+    sorts: list[LabelledScene], kind: int, augmentation: Augmentation
+) -> None:
+    tiles = mixed_tiles(sorts, KINDS[kind])
+    assert tiles.count == 24 and (tiles.epoch(0)[0][:, 1] == kind).all()
+    found = list(single(batches(tiles, augmentation)))
+    assert len(found) == 24
+    for image, target in found:
+        assert_usable(image, target)
+    labels = np.stack([target for _, target in found])
+    assert {0.0, 1.0} == set(np.unique(labels[labels[..., 1] == 1][:, 0])), "clear and cloud"
+    assert (labels[..., 1] == 0).any()
+
+
+def test_kinds_come_in_the_shares_asked_for_and_differ(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING, least=40)
+    made: list[int] = []
+
+    class Spy(BlockReader):
+        def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Any:
+            made.append(plan[1])
+            return super().make(plan, seed, window)
+
+    batches(tiles, reader=Spy(tiles.scenes))
+    assert Counter(made) == dict.fromkeys(KINDS, 10)
+    assert sorted(made) == sorted(tiles.epoch(0)[0][:, 1].tolist())
+
+
+def test_a_mixed_epoch_has_just_the_tiles_asked_for(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING, least=21)
+    assert [len(image) for image, _ in batches(tiles, epochs=range(2))] == 2 * [8, 8, 5]
+
+
+def test_a_resumed_mixture_gives_the_batches_that_were_left(sorts: list[LabelledScene]) -> None:
+    tiles = mixed_tiles(sorts, EVERYTHING)
+    whole = batches(tiles, Augmentation(), range(2))
+    assert len(whole) == 6
+    for found, wanted in (
+        (batches(tiles, Augmentation(), range(2)), whole),
+        (batches(tiles, Augmentation(), range(1, 2)), whole[3:]),
+    ):
+        for (image, target), (wanted_image, wanted_target) in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(image, wanted_image)
+            np.testing.assert_array_equal(target, wanted_target)
+    assert (whole[0][0] != whole[3][0]).any(), "the next epoch is another"
+    other = batches(mixed_tiles(sorts, EVERYTHING, seed=1), Augmentation(), range(1))
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def make(
+    scenes: Sequence[LabelledScene], plan: Sequence[int], window: Window, seed: int = 7
+) -> Any:
+    image, mask = BlockReader(scenes).make(plan, (seed, 11), window)
+    assert image.dtype == np.float32 and mask.dtype == np.uint8
+    assert mask.shape == (*image.shape[:2], 1)
+    return image, mask
+
+
+def test_under_simulated_clouds_labels_of_the_scene_are_kept(sorts: list[LabelledScene]) -> None:
+    whole = Window(0, 0, 40, 30)
+    image, mask = BlockReader(sorts).read(0, whole, whole)
+    data = (image > 0).any(axis=2)
+    label, cloudy, seen = mask[..., 0], 0, 0
+    for seed in range(12):
+        composed, found = make(sorts, (0, COMPOSED, 0), whole, seed)
+        found = found[..., 0]
+        assert not composed[~data].any() and (found[~data] == NO_DATA).all()
+        assert np.isfinite(composed).all()
+        # Unlabelled ground is labelled only where thick cloud hides it; cloud stays cloud.
+        assert (found[label == NO_DATA] != CLEAR).all()
+        assert (found[label == CLOUD] == CLOUD).all()
+        cloudy += int((found == CLOUD).sum())
+        seen += int((np.abs(composed - image).max(axis=2) < 0.01)[found == CLEAR].sum())
+    assert cloudy > 1000 and seen > 300
+
+
+def test_under_clouds_of_another_scene_a_tile_is_a_square(tmp_path: Path) -> None:
+    # Ground and donor are both narrower than the window on another side.
+    scenes = write_sorts(tmp_path, [(40, 30), (14, 36), (20, 20)])
+    ground, _ = BlockReader(scenes).read(0, *[Window(3, 0, 30, 30)] * 2)
+    pasted = []
+    for seed in range(6):
+        image, mask = make(scenes, (0, PASTED, 1), Window(3, 0, 36, 30), seed)
+        assert image.shape == (30, 30, 4)
+        pale = (image[..., 0] > 0.3) & (mask[..., 0] == CLOUD)
+        same = (image == ground).all(axis=2)
+        assert same.mean() > 0.8 and not (same & pale).any()
+        assert set(np.unique(mask)) == {CLEAR, CLOUD, NO_DATA}
+        pasted.append(int(pale.sum()))
+    assert 20 < max(pasted) <= PALE.rows * PALE.cols
+    assert len(set(pasted)) > 1, "from different parts of the donor"
+
+
+def test_mixtures_take_scenes_that_are_smaller_than_a_tile(tmp_path: Path) -> None:
+    scenes = write_sorts(tmp_path, [(15, 40), (9, 12), (40, 7)])
+    for mixture in (EVERYTHING, KINDS[PASTED], KINDS[COMPOSED]):
+        found = list(single(batches(mixed_tiles(scenes, mixture), Augmentation(zoom_share=1.0))))
+        for image, target in found:
+            assert_usable(image, target)
+        assert sum(float(target[..., 1].sum()) for _, target in found) > 0
+
+
+def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[LabelledScene]) -> None:
+    windows = set()
+
+    class Spy(BlockReader):
+        def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Any:
+            windows.add(window)
+            return super().make(plan, seed, window)
+
+    # The smallest scene is smaller than a tile: a simulated tile does not hang on it.
+    scenes = sorts[:1]
+    tiles = mixed_tiles(scenes, KINDS[SIMULATED])
+    found = batches(tiles, Augmentation(zoom_share=1.0), reader=Spy(scenes))
+    assert windows == {Window(0, 0, TILE_PX, TILE_PX)}
+    assert all((image > 0).all() for image, _ in found), "no part is missing"
+
+
+def test_the_catalogue_s_scenes_of_thirteen_bands_are_mixed(tmp_path: Path) -> None:
+    scenes = write_sorts(tmp_path, [(40, 30), (25, 36), (20, 20)])
+    four = batches(mixed_tiles(scenes, EVERYTHING))
+    for scene in scenes:
+        write_scene_npy(scene.scene_path, to_catalogue_bands(np.load(scene.scene_path)))
+    thirteen = batches(mixed_tiles(scenes, EVERYTHING))
+    for (image, target), (wanted_image, wanted_target) in zip(thirteen, four, strict=True):
+        np.testing.assert_array_equal(image, wanted_image)
+        np.testing.assert_array_equal(target, wanted_target)
+
+
+def test_a_simulation_is_the_same_each_time_and_is_turned_anew(
+    sorts: list[LabelledScene],
+) -> None:
+    whole = Window(0, 0, TILE_PX, TILE_PX)
+    one, again = (make(sorts, (0, SIMULATED, 5), whole, seed) for seed in (1, 2))
+    other = make(sorts, (0, SIMULATED, 6), whole)
+    for part, same, another in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(part, same)
+        assert part.shape == another.shape
+    assert (one[0] != other[0]).any()
+    # Tiles of one simulation differ by their augmentation, and that leaves the kept block as it is.
+    tiles, reader = mixed_tiles(sorts, KINDS[SIMULATED], least=30), BlockReader(sorts)
+    plan, _ = tiles.epoch(0)
+    before = {n: [part.copy() for part in reader.make((0, SIMULATED, n), (1, 2), whole)]
+              for n in plan[:, 2].tolist()}  # fmt: skip
+    images = [image for image, _ in single(batches(tiles, Augmentation(), reader=reader))]
+    assert len({image.tobytes() for image in images}) == 30 > 2 * len(before)
+    for number, parts in before.items():
+        for part, was in zip(
+            reader.make((0, SIMULATED, number), (1, 2), whole), parts, strict=True
+        ):
+            np.testing.assert_array_equal(part, was)
+
+
+@pytest.mark.parametrize(("number", "mixture"), [(1, KINDS[PASTED]), (0, KINDS[COMPOSED])])
+@pytest.mark.parametrize(("damage", "kind"), [(cut_short, SceneError), (unfit_mask, DatasetError)])
+def test_an_error_in_a_scene_that_is_put_together_is_kept(
+    tmp_path: Path, number: int, mixture: Mixture, damage: Any, kind: type[CloudnetError]
+) -> None:
+    scenes = write_sorts(tmp_path, [(40, 30), (25, 36), (20, 20)])
+    tiles, reader = mixed_tiles(scenes, mixture), BlockReader(scenes)
+    path = damage(scenes[number])
+    with pytest.raises(tf.errors.OpError):
+        list(training_dataset(tiles, reader, FLIPS, 4, range(1)))
+    assert isinstance(reader.error, kind) and str(path) in str(reader.error)

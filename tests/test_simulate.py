@@ -17,7 +17,10 @@ from cloudnet.ground import GROUNDS
 from cloudnet.light import ICE_ASYMMETRY, SENTINEL2, WATER_ASYMMETRY, Air, Geometry, clear_air
 from cloudnet.simulate import (
     CLOUD_THICKNESS,
+    DARK_BLUE,
     DOUBT,
+    WHITE_BLUE,
+    WHITE_THICKNESS,
     SimulatedScene,
     compose_clouds,
     simulate_scene,
@@ -166,6 +169,33 @@ def test_label_at_the_limits() -> None:
     assert thickness_label(thickness).tolist() == [[0, 0, 255, 255, 255, 1, 1]]
 
 
+def test_over_white_ground_cloud_counts_once_it_can_be_seen() -> None:
+    thickness = np.geomspace(0.01, 100.0, 400)
+    levels = (0.0, DARK_BLUE, 0.4, WHITE_BLUE, 1.0)
+    labels = [thickness_label(thickness, blue) for blue in levels]
+    thinnest = [float(thickness[label == CLOUD].min()) for label in labels]
+    assert thinnest[0] == thinnest[1] < thinnest[2] < thinnest[3] == thinnest[4]
+    assert thinnest[4] == pytest.approx(WHITE_THICKNESS, rel=0.05)
+    for label in labels:
+        # What is clear does not hang on the ground, and between clear and cloud is doubt alone.
+        np.testing.assert_array_equal(label == CLEAR, labels[0] == CLEAR)
+        assert label.tolist() == sorted(label, key=[CLEAR, NO_DATA, CLOUD].index)
+    mixed = thickness_label(np.full(2, 3.0), np.array([0.05, 0.9]))
+    assert mixed.tolist() == [CLOUD, NO_DATA], "pixel by pixel"
+
+
+def test_a_composed_scene_is_labelled_by_the_ground_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_layer(monkeypatch, np.full((96, 96), 2.0, np.float32))
+    ground = even(VEGETATION)
+    ground[:, :20] = 0.85
+    ground[:, 20] = np.nan
+    for bands in (BANDS, BANDS[::-1]):
+        order = [BANDS.index(band) for band in bands]
+        rng = np.random.default_rng(0)
+        label = compose_clouds(ground[..., order], rng, bands=bands).label
+        assert (label[:, :21] == NO_DATA).all() and (label[:, 21:] == CLOUD).all()
+
+
 @pytest.mark.parametrize("cloud", ["cumulus", "stratocumulus", "stratus"])
 def test_what_is_labelled_cloud_is_brighter_than_the_ground_beside_it(cloud: str) -> None:
     scenes = [simulate_scene(s, (96, 96), ground="forest", cloud=cloud) for s in range(6)]
@@ -214,28 +244,35 @@ def test_cloud_over_snow_changes_little(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """R = Rc + T Td A / (1 - A Rd) between two parts of the air, worked out anew here."""
     thickness, cos_sun, aerosol, g = 3.0, np.cos(np.deg2rad(40.0)), 0.1, 0.85
+    brilliance, bend, ozone_share = 1.07, 0.2, 1.3
     scaled, g_scaled = (1 - g**2) * thickness, g / (1 + g)
     first, third = 0.75 * (1 - g_scaled), (2 - 3 * g_scaled * cos_sun) / 4
     beam = 1 - np.exp(-scaled / cos_sun)
     cloud = (first * scaled + (third - first * cos_sun) * beam) / (1 + first * scaled)
     diffuse = first * scaled / (1 + first * scaled)
-    air = clear_air(SENTINEL2["B08"], float(cos_sun), aerosol, 1000.0)
-    lit = (1 - air.sky_share) * (1 - cloud) + air.sky_share * (1 - diffuse)
-    surface = float(air.surface(np.array([0.32]))[0])
-    ground = lit * (1 - diffuse) * air.pass_below * surface / (1 - lit * surface * diffuse)
-    below = ground + (1 - diffuse) * (1 - cloud) * air.path_below
-    seen = air.gas_above * air.path_above
-    seen += air.pass_above * (air.gas_above * cloud + air.gas * below)
 
-    def middle(low: float, _: float) -> float:
-        return aerosol if low == 0.03 else low
+    def weather(_: np.random.Generator, layer: CloudLayer, geometry: Geometry) -> object:
+        return simulate._Weather(layer, brilliance, bend, 0.3, geometry, aerosol, ozone_share)
 
-    rng = np.random.default_rng(0)
+    monkeypatch.setattr(simulate, "_draw_weather", weather)
     one_layer(monkeypatch, np.full((96, 96), thickness, np.float32))
-    draws = type("Draws", (), {"uniform": staticmethod(middle)})()
-    draws.integers, draws.standard_normal = rng.integers, rng.standard_normal
-    scene = compose_clouds(even(VEGETATION), draws, geometry=Geometry(40.0, 150.0))
-    assert scene.reflectance[..., NIR].mean() == pytest.approx(seen, abs=5e-4)
+    rng = np.random.default_rng(0)
+    scene = compose_clouds(even(VEGETATION), rng, geometry=Geometry(40.0, 150.0))
+    for index, name in enumerate(BANDS):
+        air = clear_air(SENTINEL2[name], float(cos_sun), aerosol, 1000.0, ozone_share)
+        lit = (1 - air.sky_share) * (1 - cloud) + air.sky_share * (1 - diffuse)
+        surface = float(air.surface(np.array([VEGETATION[index]]))[0])
+        # Between cloud and ground, and between the air below the cloud and the ground.
+        ground = lit * (1 - diffuse) * air.pass_below * surface / (1 - lit * surface * diffuse)
+        ground /= 1 - surface * air.albedo_below
+        below = ground + (1 - diffuse) * (1 - cloud) * air.path_below
+        # Seen from overhead, where only light of the sky goes up as well as ever.
+        up = 1 - (1 - air.sky_share_above) * bend * (1 - cos_sun) ** 2
+        bright = cloud * brilliance * up
+        seen = air.gas_above * bright + air.gas * below
+        seen *= air.pass_above / (1 - air.albedo_above * (bright + below))
+        seen += air.gas_above * air.path_above
+        assert scene.reflectance[..., index].mean() == pytest.approx(seen, abs=5e-4), name
 
 
 @given(
@@ -248,7 +285,7 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     light = simulate._sunlight(layer, geometry, size)
     shading = simulate._shading(layer, geometry)
     veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
-    vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
     assert seen.max() <= 1.0 + 1e-5
     assert seen.min() >= -1e-6
@@ -380,6 +417,47 @@ def test_red_and_blue_see_a_high_cloud_apart(
     np.testing.assert_allclose(green, (120, 120), atol=0.1)
 
 
+def medians(
+    ground: str, cloud: str, zenith_deg: float, monkeypatch: pytest.MonkeyPatch, seeds: int = 16
+) -> NDArray[np.float64]:
+    """NIR over red of scenes under one sun: the median of each, of all pixels, (seeds,)."""
+    sun = Geometry(zenith_deg, 150.0)
+    monkeypatch.setattr(simulate, "_sun", lambda *_: sun)
+    found = []
+    for seed in range(seeds):
+        scene = simulate_scene(seed, (48, 48), ground=ground, cloud=cloud)
+        bright = scene.reflectance[..., BLUE] > 0.3
+        if cloud != "none":
+            bright &= scene.optical_thickness > 15.0
+        if bright.sum() > 100:
+            ratio = scene.reflectance[..., NIR] / scene.reflectance[..., RED]
+            found.append(float(np.median(ratio[bright])))
+    assert len(found) > seeds // 3
+    return np.array(found)
+
+
+@pytest.mark.parametrize("zenith_deg", [40.0, 60.0, 74.0])
+def test_snow_is_darker_in_the_near_infrared_than_overcast_under_the_same_sun(
+    monkeypatch: pytest.MonkeyPatch, zenith_deg: float
+) -> None:
+    """In four bands little else tells them apart."""
+    snow = medians("snow", "none", zenith_deg, monkeypatch)
+    overcast = medians("fields", "stratus", zenith_deg, monkeypatch)
+    assert np.median(snow) < np.median(overcast) - 0.01
+
+
+def test_pixels_may_be_of_another_size() -> None:
+    coarse, fine, usual = (
+        simulate_scene(3, SIZE, ground="fields", cloud="cumulus", pixel_m=pixel_m).reflectance
+        for pixel_m in (40.0, 10.0, 20.0)
+    )
+    same = simulate_scene(3, SIZE, ground="fields", cloud="cumulus").reflectance
+    np.testing.assert_array_equal(usual, same)
+    assert (coarse != fine).mean() > 0.9
+    with pytest.raises(SceneError, match="pixel"):
+        simulate_scene(3, SIZE, pixel_m=0.0)
+
+
 # Clouds over a given scene
 
 
@@ -400,6 +478,24 @@ def test_far_from_any_cloud_ground_keeps_its_reflectance(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(clear, before)
     np.testing.assert_allclose(scene.reflectance[150:, 150:], clear[150:, 150:], atol=1e-5)
     assert np.abs(scene.reflectance - clear)[3:17, 3:17].min() > 0.1
+
+
+@pytest.mark.parametrize("level", [0.02, 0.3, 0.75, 0.95])
+@pytest.mark.parametrize("zenith_deg", [20.0, 60.0, 75.0])
+def test_ground_that_no_cloud_touches_keeps_its_reflectance(
+    monkeypatch: pytest.MonkeyPatch, level: float, zenith_deg: float
+) -> None:
+    """Dark or bright, whatever the air: what is taken away for the cloud's sake comes back."""
+    corner = np.zeros((400, 400), np.float32)
+    corner[:20, :20] = 30.0
+    one_layer(monkeypatch, corner, 500.0)
+    monkeypatch.setattr(simulate, "_noise_variance", lambda seen: 0.0 * seen)
+    clear, geometry = even((level,) * 4, (200, 200)), Geometry(zenith_deg, 90.0)
+    for seed in range(4):
+        found = compose_clouds(clear, np.random.default_rng(seed), geometry=geometry).reflectance
+        # Far from the cloud and its shadow, which falls to the west and so out of the scene.
+        np.testing.assert_allclose(found[150:, :120], level, atol=1e-4)
+        assert found.max() < 2.5 and found.min() > 0
 
 
 def test_pixels_without_value_stay_so_and_spoil_no_others() -> None:

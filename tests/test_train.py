@@ -37,6 +37,7 @@ from cloudnet.errors import (
     TrainingError,
 )
 from cloudnet.losses import CloudIoU
+from cloudnet.mixture import Mixture
 from cloudnet.model import UNetConfig, load_net, make_spec, read_keras_spec
 from cloudnet.pipeline import BlockReader, validation_dataset
 from cloudnet.probe import read_probe_tiles
@@ -44,8 +45,17 @@ from cloudnet.run import Run
 from cloudnet.scene import Reading
 from cloudnet.spec import Spec
 from cloudnet.split import split_once
-from cloudnet.train import Progress, TrainConfig, cloud_shares, draw_curves, train, train_folds
-from tests.helpers import make_dataset, tiny_config, write_mask_tif
+from cloudnet.train import (
+    LAST,
+    Progress,
+    TrainConfig,
+    draw_curves,
+    scene_facts,
+    train,
+    train_all,
+    train_folds,
+)
+from tests.helpers import make_dataset, tiny_config, write_labelled_scene, write_mask_tif
 
 Numbers = dict[str, NDArray[Any]]
 
@@ -211,12 +221,12 @@ def test_the_split_on_disk_is_by_place_and_the_one_that_was_trained_on(
     assert {row["path"] for row in table} == {s.scene_path.as_posix() for s in dataset.scenes}
     groups = {scene.name: scene.group for scene in dataset.scenes}
     assert all(row["group"] == groups[row["scene"]] for row in table)
-    shares = cloud_shares(dataset.scenes)
+    facts = scene_facts(dataset.scenes)
     assert all(
-        float(row["cloud_share"]) == pytest.approx(shares[Path(row["path"])], abs=1e-4)
+        float(row["cloud_share"]) == pytest.approx(facts[Path(row["path"])].cloud_share, abs=1e-4)
         for row in table
     )
-    split = split_once(dataset.scenes, list(shares.values()), tiny_config().seed)
+    split = split_once(dataset.scenes, list(facts.values()), tiny_config().seed)
     assert [row["scene"] for row in table if row["side"] == "validation"] == [
         scene.name for scene in split.validation
     ]
@@ -226,7 +236,7 @@ def test_the_score_of_the_best_net_is_the_one_in_the_history(
     tiny_run: Path, dataset: DataSet
 ) -> None:
     run = Run(tiny_run)
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     net, score = load_net(run.model), CloudIoU()
     for image, target in validation_dataset(
         split.validation, BlockReader(split.validation), 256, 4, 8
@@ -242,6 +252,10 @@ def test_curves_are_drawn_of_a_history(tiny_run: Path, tmp_path: Path) -> None:
     draw_curves(history, tmp_path / "two.png")
     one, two = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png"))
     assert one.startswith(b"\x89PNG") and two.startswith(b"\x89PNG") and one != two
+    unknown = [{**row, "val_loss": nan, "val_iou": nan} for row in history]
+    draw_curves(unknown, tmp_path / "unknown.png")
+    other = (tmp_path / "unknown.png").read_bytes()
+    assert other.startswith(b"\x89PNG") and other != two
 
 
 # The same again, and interruptions.
@@ -425,6 +439,105 @@ def test_training_ends_without_a_better_score_and_keeps_the_best(tmp_path: Path)
     assert contents(run.folder) == before
 
 
+# The last is kept, with or without validation.
+
+MIXED = {
+    **STEADY,
+    "keep": LAST,
+    "mixture": Mixture(simulated=0.25, composed=0.25, pasted=0.25, balanced=True),
+}
+
+
+def test_a_run_that_keeps_its_last_net_has_no_patience(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", size=(40, 40), scenes=4)
+    for path in sorted((folder / "masks").iterdir()):
+        write_mask_tif(path, np.zeros((40, 40), dtype=np.uint8))
+    # As in the test of patience the score stays 0, and now all epochs are gone through.
+    config = tiny_config(**QUICK, epochs=4, patience=1, keep=LAST)
+    run = train(open_dataset([folder]), tmp_path / "run", config)
+    assert [row["val_iou"] for row in run.read_history()] == [0.0] * 4
+    assert_same(run.model, run.last)
+
+
+@pytest.fixture(scope="module")
+def whole_run(steady: None, dataset: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two epochs of a mixture on all scenes, without validation; not to be changed."""
+    return train_all(dataset, tmp_path_factory.mktemp("runs") / "all", tiny_config(**MIXED))
+
+
+def test_without_validation_all_scenes_are_trained_on(whole_run: Run, dataset: DataSet) -> None:
+    with whole_run.split_file.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["side"] for row in table] == ["train"] * len(dataset.scenes)
+    assert [row["scene"] for row in table] == [scene.name for scene in dataset.scenes]
+    config = whole_run.read_config()
+    assert (config["train_scenes"], config["validation_scenes"]) == (len(dataset.scenes), 0)
+    assert config["training"] == tiny_config(**MIXED).to_dict()
+    history = whole_run.read_history()
+    assert [row["epoch"] for row in history] == [1, 2]
+    for row in history:
+        assert np.isnan([row["val_loss"], row["val_iou"]]).all()
+        assert np.isfinite([row["loss"], row["iou"]]).all()
+    assert_same(whole_run.model, whole_run.last)
+    assert read_probe_tiles(whole_run.probe_tiles_file).shape[1:] == (64, 64, 4)
+    assert whole_run.curves_file.read_bytes().startswith(b"\x89PNG")
+    assert not leftovers(whole_run.folder)
+
+
+def test_a_stopped_run_without_validation_goes_on_as_if_nothing_had_been(
+    whole_run: Run, dataset: DataSet, tmp_path: Path
+) -> None:
+    config, folder = tiny_config(**MIXED), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_all(dataset, folder, config, on_progress=Stop(1))
+    assert differ(Run(folder).model, whole_run.model)
+    run = train_all(dataset, folder, config, resume=True)
+    assert_same(run.last, whole_run.last)
+    assert_same(run.model, whole_run.model)
+    for row, wanted in zip(timeless(run), timeless(whole_run), strict=True):
+        np.testing.assert_equal(row, wanted)
+    before = contents(folder)
+    train_all(dataset, folder, config, resume=True)
+    assert contents(folder) == before, "what is finished stays as it is"
+
+
+def test_without_validation_a_run_does_not_go_on_with_one_and_the_other_way_round(
+    whole_run: Run, dataset: DataSet, tmp_path: Path
+) -> None:
+    shutil.copytree(whole_run.folder, tmp_path / "run")
+    with pytest.raises(RunError, match=r"split\.csv"):
+        train(dataset, tmp_path / "run", tiny_config(**MIXED), resume=True)
+
+
+def test_a_model_tells_its_name_version_and_threshold(dataset: DataSet, tmp_path: Path) -> None:
+    config = tiny_config(**QUICK, epochs=1, name="mine", version="2.1", threshold=0.375)
+    run = train(dataset, tmp_path / "run", config)
+    spec = read_keras_spec(run.model)
+    assert (spec.name, spec.version, spec.threshold) == ("mine", "2.1", 0.375)
+    assert Spec.from_json(run.spec_file.read_text(), "spec.json") == spec == config.make_spec()
+
+
+def test_without_validation_one_place_is_enough(dataset: DataSet, tmp_path: Path) -> None:
+    config = tiny_config(**QUICK, epochs=1, keep=LAST)
+    run = train_all(DataSet(dataset.scenes[:1]), tmp_path / "run", config)
+    assert len(run.read_history()) == 1 and load_net(run.model)
+
+
+def test_without_validation_there_is_no_best_net(dataset: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="keep the last"):
+        train_all(dataset, tmp_path / "run", tiny_config(**QUICK))
+    assert not (tmp_path / "run").exists()
+
+
+def test_folds_may_be_of_a_mixture(dataset: DataSet, tmp_path: Path) -> None:
+    # No scene of these is clear, so that what was to be pasted and composed is real.
+    runs = train_folds(dataset, tmp_path / "folds", tiny_config(**{**MIXED, "epochs": 1}), 2)
+    for run in runs:
+        (row,) = run.read_history()
+        assert 0 <= row["val_iou"] <= 1
+        assert_same(run.model, run.last)
+
+
 # Folds.
 
 
@@ -510,6 +623,8 @@ def test_what_was_never_begun_is_not_resumed(dataset: DataSet, tmp_path: Path) -
         ({"deterministic": True}, "deterministic"),
         ({"net": replace(tiny_config().net, blocks=2)}, "net"),
         ({"augmentation": replace(tiny_config().augmentation, zoom=1.5)}, "augmentation"),
+        ({"mixture": Mixture(simulated=0.5)}, "mixture"),
+        ({"keep": LAST}, "keep best, not last"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings(
@@ -603,6 +718,7 @@ def test_a_damaged_run_is_not_resumed(
         {"warmup_share": 1.0},
         {"weight_decay": -1.0},
         {"dice_share": 1.5},
+        {"keep": "first"},
         {"seed": -1},
         {"seed": 2**32},
     ],
@@ -615,11 +731,16 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 # What stops it.
 
 
+def keep_image(image: Any, _: object) -> Any:
+    """In place of augmentation, by which what is no number is no data."""
+    return image
+
+
 def test_a_loss_that_is_no_number_names_the_scenes_of_its_step(
     dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = BlockReader.read
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     culprit = split.train[2]
 
     def poisoned(self: BlockReader, index: int, *windows: Any) -> Any:
@@ -627,11 +748,58 @@ def test_a_loss_that_is_no_number_names_the_scenes_of_its_step(
         return (image * np.float32(nan) if self.scenes[index] == culprit else image), mask
 
     monkeypatch.setattr(BlockReader, "read", poisoned)
+    monkeypatch.setattr("cloudnet.augment._change_air", keep_image)
     with pytest.raises(TrainingError, match="the loss is no number in epoch 1, step") as caught:
         train(dataset, tmp_path / "run", tiny_config(**QUICK, batch=1))
     assert f"on tiles of {culprit.name};" in str(caught.value)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "run" / "last.keras").exists()
+
+
+def test_a_loss_that_is_no_number_names_donors_and_no_scenes_for_what_is_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = np.full((40, 40, 4), 0.1, np.float32)
+    mask = np.zeros((40, 40), np.uint8)
+    cloudy = mask.copy()
+    cloudy[:20] = 1
+    dataset = DataSet(
+        (
+            write_labelled_scene(tmp_path, "clear", ground, mask),
+            write_labelled_scene(tmp_path, "mixed", ground, cloudy),
+        )
+    )
+    make = BlockReader.make
+
+    def poisoned(self: BlockReader, *arguments: Any) -> Any:
+        image, labels = make(self, *arguments)
+        return image * np.float32(nan), labels
+
+    monkeypatch.setattr(BlockReader, "make", poisoned)
+    monkeypatch.setattr("cloudnet.augment._change_air", keep_image)
+    for mixture, words in (
+        (Mixture(pasted=1.0), "on tiles of clear, mixed; look at them"),
+        (Mixture(composed=1.0), "on tiles of clear; look at them"),
+        (Mixture(simulated=1.0), "on simulated tiles; lower --learning-rate"),
+    ):
+        config = tiny_config(**QUICK, keep=LAST, mixture=mixture)
+        with pytest.raises(TrainingError, match="is no number in epoch 1, step 1") as caught:
+            train_all(dataset, tmp_path / "run", config)
+        assert words in str(caught.value)
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_without_validation_weights_that_are_no_numbers_are_not_kept(
+    dataset: DataSet, tmp_path: Path
+) -> None:
+    # A step whose weight decay is beyond any number, after a loss that is one.
+    config = tiny_config(
+        **QUICK, batch=16, learning_rate=1e20, weight_decay=1e30, warmup_share=0.0, keep=LAST
+    )
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        train_all(dataset, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "last.keras").exists()
+    assert not (tmp_path / "run" / "model.keras").exists()
 
 
 def test_weights_that_run_away_are_not_kept(dataset: DataSet, tmp_path: Path) -> None:
@@ -644,11 +812,16 @@ def test_weights_that_run_away_are_not_kept(dataset: DataSet, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("side", ["train", "validation"])
-def test_a_scene_that_cannot_be_read_any_more_is_named(tmp_path: Path, side: str) -> None:
+def test_a_scene_that_cannot_be_read_any_more_is_named(
+    tmp_path: Path, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = open_dataset([make_dataset(tmp_path / "data", scenes=4, size=(32, 32))])
-    split = split_once(dataset.scenes, list(cloud_shares(dataset.scenes).values()), 0)
+    split = split_once(dataset.scenes, list(scene_facts(dataset.scenes).values()), 0)
     path = getattr(split, side)[0].scene_path
     content = path.read_bytes()
+    seen = scene_facts(dataset.scenes)
+    # The scenes were looked at while they were whole.
+    monkeypatch.setattr("cloudnet.train.scene_facts", lambda _: seen)
 
     def cut_short(_: Progress) -> None:
         path.write_bytes(content[:300])
@@ -668,5 +841,6 @@ def test_a_data_set_of_one_place_is_refused(dataset: DataSet, tmp_path: Path) ->
 
 
 def test_settings_are_json(tmp_path: Path) -> None:
-    settings = tiny_config(deterministic=True).to_dict()
+    mixture = Mixture(simulated=0.5, trust=(("human", 2.0),))
+    settings = tiny_config(deterministic=True, mixture=mixture).to_dict()
     assert json.loads(json.dumps(settings)) == settings

@@ -92,6 +92,8 @@ CLEAR_TO_END = "\x1b[K"
 def train(context: click.Context, /, data: tuple[Path, ...], out: Path, **settings: Any) -> None:
     """Train a net on the labelled scenes of DATA, split by place, and write a run folder."""
     way = _Way(*(settings.pop(key) for key in ("folds", "protocol", "no_validation", "resume")))
+    if way.no_validation and settings["recipe"] is None:
+        raise click.UsageError("--no-validation needs a --recipe, which keeps the last net")
     reading = make_reading(*(settings.pop(key) for key in ("bands", "scale", "offset", "nodata")))
     from cloudnet.dataset import open_dataset
 
