@@ -26,17 +26,6 @@ There is no offset, so that no data, filled with 0, looks to the first convoluti
 padding."""
 
 
-CONTRASTS = (
-    (1 / 3, 0.0, 4.0, -4.0),
-    (1 / 3, 4.0, -4.0, 0.0),
-    (1 / 3, -4.0, 0.0, 0.0),
-    (0.0, 0.0, 0.0, 4.0),
-)
-"""What the first convolution sees (columns) of red, green, blue and NIR (rows): brightness, green
-less blue, red less green, NIR less red. Snow and cloud differ by a few per cent of their
-brightness in these, which a net on the bands themselves finds late and INT8 rounds away."""
-
-
 @dataclass(frozen=True)
 class UNetConfig:
     """Shape of the net.
@@ -129,11 +118,9 @@ class NormalisedReflectance(layers.Layer):  # type: ignore[misc]
         self.spec = dict(spec)
 
     def call(self, reflectance: Tensor) -> Tensor:
-        """Return (batch, height, width, 4): `CONTRASTS` of the clipped reflectance."""
+        """Return (batch, height, width, bands) of clipped reflectance times `INPUT_GAIN`."""
         low, high = self.spec["reflectance_range"]
-        clipped = keras.ops.clip(reflectance, low, high) * INPUT_GAIN
-        kernel = keras.ops.convert_to_tensor([[CONTRASTS]], dtype=clipped.dtype)
-        return keras.ops.conv(clipped, kernel, padding="same")
+        return keras.ops.clip(reflectance, low, high) * INPUT_GAIN
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the input's shape."""
