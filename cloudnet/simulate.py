@@ -335,7 +335,7 @@ def _compose(
     blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
     label = thickness_label(thickness_seen, blue)
     if layer.angstrom > 0.0:
-        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS)] = NO_DATA
+        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS / DOUBT)] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
     cloudy = clear.astype(np.float32)
     if layer.kind == "none":
