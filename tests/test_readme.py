@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 
 from cloudnet.commands import main
-from cloudnet.shipped import shipped_models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,12 +40,8 @@ def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists(), target
 
 
-def test_every_command_and_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the README trains, with the train extra")
-    if not shipped_models():
-        request.getfixturevalue("tiny_shipped")
     shutil.copytree(ROOT / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     ran = 0

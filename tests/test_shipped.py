@@ -42,10 +42,6 @@ FILES = (
 )  # fmt: skip
 """What the package's own folder holds, pictures aside."""
 
-landed = pytest.mark.skipif(
-    not (MODELS_FOLDER / f"{DEFAULT_MODEL}.onnx").exists(), reason="no model is in the package yet"
-)
-
 
 def invoke(*arguments: str | Path) -> Result:
     """Run a command in this process; its exceptions, exits aside, are this test's."""
@@ -319,7 +315,6 @@ def test_shipped_models_need_nothing_of_the_train_extra(
 # The package's own files.
 
 
-@landed
 def test_the_package_holds_what_it_says() -> None:
     missing = [name for name in FILES if not (MODELS_FOLDER / name).is_file()]
     assert not missing
@@ -328,7 +323,6 @@ def test_the_package_holds_what_it_says() -> None:
     assert load_model().precision == "fp32"
 
 
-@landed
 def test_every_shipped_model_passes_its_probe() -> None:
     for model in shipped_models():
         comparison = replay_probe(load_model(model.path))
@@ -336,19 +330,16 @@ def test_every_shipped_model_passes_its_probe() -> None:
         assert comparison.largest < 1.0
 
 
-@landed
 def test_the_card_names_every_model() -> None:
     card = model_card().read_text(encoding="utf-8")
     assert [model.name for model in shipped_models() if model.name not in card] == []
 
 
-@landed
 def test_the_models_are_listed_whole() -> None:
     listed = json.loads(invoke("models", "--json").stdout)["models"]
     assert all(model["parameters"] and model["macs_per_pixel"] for model in listed)
 
 
-@landed
 def test_the_default_model_finds_clouds_in_the_sample(tmp_path: Path) -> None:
     scenes = sorted((SAMPLE / "scenes").glob("*.tif"))
     result = invoke("predict", *scenes, "-o", tmp_path)
@@ -357,7 +348,6 @@ def test_the_default_model_finds_clouds_in_the_sample(tmp_path: Path) -> None:
     assert scored["pooled"]["iou"] > 0.5
 
 
-@landed
 @pytest.mark.parametrize("name", [DEFAULT_MODEL, INT8_MODEL])
 def test_the_shipped_net_says_live_what_its_keras_says(name: str) -> None:
     pytest.importorskip("tensorflow", reason="Keras runs with the train extra")
