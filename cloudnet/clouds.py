@@ -105,7 +105,8 @@ def _stratus(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer
     stretch, angle = rng.uniform(1.0, 3.0), rng.uniform(0.0, 180.0)
     spectrum = Spectrum(-5 / 3, 4000 / pixel_m, stretch, angle, inner_px=inner)
     sheet = fractal_field(rng, torus, spectrum)
-    thickness = _lognormal(sheet, _log_uniform(rng, 1.0, 120.0), rng.uniform(0.05, 0.5))
+    low, high, rough = (1.0, 120.0, 0.5) if rng.random() < 0.6 else (30.0, 200.0, 0.2)
+    thickness = _lognormal(sheet, _log_uniform(rng, low, high), rng.uniform(0.02, rough))
     if rng.random() < 0.5:
         edge = fractal_field(rng, torus, Spectrum(-2.3, 6000 / pixel_m, inner_px=inner))
         inside = _above(edge + 0.15 * sheet, rng.uniform(0.4, 0.95))

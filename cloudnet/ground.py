@@ -387,11 +387,23 @@ def _ice(site: Site) -> Field:
     return surface
 
 
+def _plateau(site: Site) -> Field:
+    """Snow as flat as on a polar plateau, whose wind-cut ridges are all but invisible."""
+    grain = site.fractal(-2.4, 8000.0)
+    fresh = _step(grain + site.draw(-2.0, 3.0), 4.0)
+    surface = site.mix({"polar snow": fresh, "fresh snow": 1 - fresh})
+    ridges = site.fractal(-1.5, 400.0, site.draw(2.0, 6.0), site.draw(0.0, 180.0))
+    surface *= 1.0 + site.draw(0.0, 0.01) * grain
+    surface *= site.light(site.draw(0.0, 0.1) * ridges)
+    return surface
+
+
 INLAND = ("fields", "forest", "shrub", "soil", "urban")
 """Kinds that rivers and roads may cross, and that may lie behind a beach."""
 
 _LAND = (_fields, _forest, _shrub, _soil, _desert, _salt, _urban, _mountain)
-_DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, _water, _coast, _snow, _ice)}
+_OTHERS = (_water, _coast, _snow, _ice, _plateau)
+_DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, *_OTHERS)}
 GROUNDS = tuple(_DRAWERS)
 """Kinds of ground."""
 

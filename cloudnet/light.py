@@ -83,8 +83,8 @@ class Geometry:
     pixel_m: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.sun_zenith_deg <= 80.0:
-            raise SceneError(f"a sun zenith of {self.sun_zenith_deg} degrees is not within 0 to 80")
+        if not 0.0 <= self.sun_zenith_deg <= 84.0:
+            raise SceneError(f"a sun zenith of {self.sun_zenith_deg} degrees is not within 0 to 84")
         if not 0.0 <= self.sun_azimuth_deg <= 360.0:
             raise SceneError(f"a sun azimuth of {self.sun_azimuth_deg} is not within 0 to 360")
         if not 0.0 < self.pixel_m < math.inf:

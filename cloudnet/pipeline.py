@@ -43,12 +43,16 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 512
 """Side of the largest scene that is kept in memory."""
 
-SNOWY = ("snow", "ice", "snow", "snow", "snow", "ice", "snow")
+SNOWY = ("snow", "plateau", "snow", "snow", "plateau", "ice", "plateau")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 
 SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban"))
 """More than an even share of the grounds that are taken for cloud."""
+
+SIMULATED_NIR = ("B08", "B8A")
+"""NIR of simulated tiles, in even shares: Landsat's own is as narrow as B8A, where vapour takes
+nothing, and snow and cloud are the brighter for it."""
 
 SIMULATIONS_KEPT = 400
 """Simulated blocks in memory: those of an epoch, which come more than once."""
@@ -184,8 +188,9 @@ def _simulate(number: int, size: tuple[int, int]) -> Block:
     rng = np.random.default_rng(number)
     pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
     turn = (number, int(rng.integers(2**31)))
+    bands = (*BANDS[:3], SIMULATED_NIR[int(rng.integers(len(SIMULATED_NIR)))])
     scene = planned_scene(
-        turn, size, plan=SIMULATION_PLAN, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m
+        turn, size, bands, SIMULATION_PLAN, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m
     )
     return scene.reflectance, scene.label[..., np.newaxis]
 

@@ -55,8 +55,11 @@ DARK_BLUE, WHITE_BLUE = 0.2, 0.6
 DOUBT = 1.5
 """Within this factor of CLOUD_THICKNESS, both ways, pixels are unlabelled: people differ there."""
 
-WHITE_GROUNDS = ("snow", "ice")
+WHITE_GROUNDS = ("snow", "ice", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
+
+SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "plateau": (50.0, 83.0)}
+"""Where the sun stands over ground that is found at high latitudes."""
 
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
@@ -230,7 +233,7 @@ def _draw_weather(rng: np.random.Generator, layer: CloudLayer, geometry: Geometr
         layer,
         brilliance=math.exp(rng.normal(0.03, 0.09)),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
-        snow_bend=float(rng.uniform(0.1, 0.45)),
+        snow_bend=float(rng.uniform(0.1, 0.6)),
         geometry=geometry,
         aerosol=float(rng.uniform(0.03, 0.22)),
         ozone_share=float(rng.uniform(0.73, 1.5)),
@@ -239,7 +242,7 @@ def _draw_weather(rng: np.random.Generator, layer: CloudLayer, geometry: Geometr
 
 def _sun(rng: np.random.Generator, ground: str, pixel_m: float = 20.0) -> Geometry:
     """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
-    low, high = (35.0, 79.0) if ground in ("snow", "ice") else (18.0, 68.0)
+    low, high = SUN_ZENITH_DEG.get(ground, (18.0, 68.0))
     azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
     return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0), pixel_m)
 

@@ -64,6 +64,13 @@ def test_snow_is_bright_and_falls_off_in_the_near_infrared() -> None:
     assert medians("snow")[:3].min() > 0.45
 
 
+def test_a_plateau_is_white_and_all_but_even() -> None:
+    for seed in range(3):
+        surface = ground_reflectance("plateau", site(seed, (60, 60)))
+        assert surface[RED].min() > 0.8
+        assert surface[RED].std() < 0.05
+
+
 def test_sand_is_red_and_bright() -> None:
     found = medians("desert")
     assert found[BLUE] < found[GREEN] < found[RED] < found[NIR]
