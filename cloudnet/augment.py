@@ -50,9 +50,9 @@ class Augmentation:
     """
 
     flips: bool = True
-    brightness: float = 0.25
+    brightness: float = 0.15
     band_gain: float = 0.012
-    ozone: float = 2.0
+    ozone: float = 0.7
     air: float = 0.8
     zoom: float = 2.0
     zoom_share: float = 0.5

@@ -355,6 +355,32 @@ def _snowy_wood(site: Site, surface: Field) -> None:
     for _ in range(int(site.rng.integers(0, 4))):
         distance = site.line(site.draw(0.0, 400.0), site.draw(1200.0, 3000.0))
         site.paint(surface, "fresh snow", 0.8 * site.stroke(distance, site.draw(15.0, 140.0)))
+    if site.rng.random() < 0.6:
+        lakes = _lakes(site, site.draw(0.3, 1.5), site.draw(800.0, 3000.0))
+        site.paint(surface, site.pick("fresh snow", "old snow"), 0.95 * lakes)
+
+
+def _lakes(site: Site, level: float, length_m: float) -> Field:
+    """Cover (rows, cols), 0 to 1, of lakes with sharp shores; the higher the level, the fewer."""
+    shore = site.fractal(-3.2, length_m, site.draw(1.0, 3.0), site.draw(0.0, 180.0))
+    return _step(shore + 0.1 * site.fractal(-1.5, 300.0) - level, site.geometry.pixel_m / 400.0)
+
+
+def _tundra(site: Site) -> Field:
+    """Bog and shrub with lakes, which in spring still bear ice while the land is bare."""
+    plants = _step(site.fractal(-1.6, 1500.0) + site.draw(-1.0, 1.0), 3.0)
+    surface = site.mix({"shrub": plants, site.pick("bog", "grass", "dry grass"): 1.01 - plants})
+    surface *= 1.0 + 0.08 * site.fractal(-0.9, 300.0)
+    for length in (2500.0, 700.0):
+        lakes = _lakes(site, site.draw(0.5, 2.0), length)
+        site.paint(surface, "deep water", lakes)
+        if site.rng.random() < 0.5:
+            ice = _step(site.fractal(-2.0, 3000.0) + site.draw(-1.0, 1.5), 1.0)
+            kinds = {"grey ice": ice, site.pick("old snow", "blue ice", "grey ice"): 1.01 - ice}
+            frozen = site.mix(kinds) * (1.0 + 0.06 * site.fractal(-1.4, 600.0))
+            kept = _lakes(site, site.draw(-1.0, 0.5), 4000.0) * lakes**3
+            surface += kept * (frozen - surface)
+    return surface
 
 
 def _snow(site: Site) -> Field:
@@ -391,7 +417,8 @@ def _plateau(site: Site) -> Field:
     """Snow as flat as on a polar plateau, whose wind-cut ridges are all but invisible."""
     grain = site.fractal(-2.4, 8000.0)
     fresh = _step(grain + site.draw(-2.0, 3.0), 4.0)
-    surface = site.mix({"polar snow": fresh, "fresh snow": 1 - fresh})
+    surface = site.mix({site.pick("polar snow", "fresh snow"): fresh, "fresh snow": 1.01 - fresh})
+    site.paint(surface, "old snow", np.full(site.size, site.draw(0.0, 0.5), np.float32))
     ridges = site.fractal(-1.5, 400.0, site.draw(2.0, 6.0), site.draw(0.0, 180.0))
     surface *= 1.0 + site.draw(0.0, 0.01) * grain
     surface *= site.light(site.draw(0.0, 0.1) * ridges)
@@ -402,7 +429,7 @@ INLAND = ("fields", "forest", "shrub", "soil", "urban")
 """Kinds that rivers and roads may cross, and that may lie behind a beach."""
 
 _LAND = (_fields, _forest, _shrub, _soil, _desert, _salt, _urban, _mountain)
-_OTHERS = (_water, _coast, _snow, _ice, _plateau)
+_OTHERS = (_water, _coast, _tundra, _snow, _ice, _plateau)
 _DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, *_OTHERS)}
 GROUNDS = tuple(_DRAWERS)
 """Kinds of ground."""

@@ -56,9 +56,9 @@ class Band:
 
 SENTINEL2: Mapping[str, Band] = {
     "B01": Band(0.443, 2.314, 0.001, 0.00, 0.00, 0.00),
-    "B02": Band(0.492, 0.000, 0.006, 0.00, 0.00, 0.00),
+    "B02": Band(0.492, 0.000, 0.008, 0.00, 0.00, 0.00),
     "B03": Band(0.560, 0.527, 0.031, 0.00, 0.00, 0.00),
-    "B04": Band(0.665, 1.005, 0.016, 0.01, 0.00, 0.00),
+    "B04": Band(0.665, 1.005, 0.015, 0.01, 0.00, 0.00),
     "B05": Band(0.704, 1.269, 0.006, 0.04, 0.00, 0.00),
     "B06": Band(0.740, 1.525, 0.003, 0.04, 0.00, 0.00),
     "B07": Band(0.783, 1.790, 0.001, 0.02, 0.00, 0.00),
@@ -69,6 +69,15 @@ SENTINEL2: Mapping[str, Band] = {
     "B11": Band(1.610, 1.468, 0.010, 0.03, 0.25, 0.75),
     "B12": Band(2.190, 2.085, 0.010, 0.06, 0.50, 0.90),
 }
+
+LANDSAT8: Mapping[str, Band] = {
+    "B02": Band(0.482, 0.227, 0.006, 0.00, 0.00, 0.00),
+    "B03": Band(0.561, 0.527, 0.031, 0.00, 0.00, 0.00),
+    "B04": Band(0.655, 0.827, 0.018, 0.01, 0.00, 0.00),
+    "B8A": Band(0.865, 1.127, 0.000, 0.01, 0.00, 0.01),
+}
+"""The Operational Land Imager's blue, green, red and NIR by the names of Sentinel-2's nearest.
+Ozone takes more of its red, which shows on snow under a low sun; the lags are coarse."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
 from cloudnet.ground import GROUNDS
+from cloudnet.light import LANDSAT8, SENTINEL2
 from cloudnet.mixture import (
     COMPOSED,
     PASTED,
@@ -43,16 +44,16 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 512
 """Side of the largest scene that is kept in memory."""
 
-SNOWY = ("snow", "plateau", "snow", "snow", "plateau", "ice", "plateau")
+SNOWY = ("plateau", "snow", "plateau", "ice", "plateau", "snow", "plateau", "snow", "plateau")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 
-SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban"))
+SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra"))
 """More than an even share of the grounds that are taken for cloud."""
 
-SIMULATED_NIR = ("B08", "B8A")
-"""NIR of simulated tiles, in even shares: Landsat's own is as narrow as B8A, where vapour takes
-nothing, and snow and cloud are the brighter for it."""
+INSTRUMENTS = ((BANDS, SENTINEL2), (BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
+"""Bands and optics of simulated tiles, in even shares. Landsat's see snow and cloud a little
+otherwise; a net that knows both leans less on what is one instrument's own."""
 
 SIMULATIONS_KEPT = 400
 """Simulated blocks in memory: those of an epoch, which come more than once."""
@@ -188,9 +189,15 @@ def _simulate(number: int, size: tuple[int, int]) -> Block:
     rng = np.random.default_rng(number)
     pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
     turn = (number, int(rng.integers(2**31)))
-    bands = (*BANDS[:3], SIMULATED_NIR[int(rng.integers(len(SIMULATED_NIR)))])
+    bands, optics = INSTRUMENTS[int(rng.integers(len(INSTRUMENTS)))]
     scene = planned_scene(
-        turn, size, bands, SIMULATION_PLAN, attempts=SIMULATION_ATTEMPTS, pixel_m=pixel_m
+        turn,
+        size,
+        bands,
+        SIMULATION_PLAN,
+        attempts=SIMULATION_ATTEMPTS,
+        pixel_m=pixel_m,
+        optics=optics,
     )
     return scene.reflectance, scene.label[..., np.newaxis]
 
@@ -296,8 +303,13 @@ def training_dataset(
     def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
         simulated = tf.equal(plan[1], SIMULATED)
-        # What is simulated has a resolution of its own already.
-        drawn = replace(drawn, zoom=tf.where(simulated, 1.0, drawn.zoom))
+        # What is simulated has a resolution, a sun and an air of its own already.
+        drawn = replace(
+            drawn,
+            zoom=tf.where(simulated, 1.0, drawn.zoom),
+            gain=tf.where(simulated, 1.0, drawn.gain),
+            path=tf.where(simulated, 0.0, drawn.path),
+        )
         whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
         size = tf.minimum(whole, block_px(drawn, tiles.tile_px))
         free = tf.cast(whole - size, tf.float32)

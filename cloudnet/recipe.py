@@ -12,15 +12,15 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=20,
+        epochs=12,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
         keep=LAST,
         name="s2-rgbn",
-        version="1.0.0",
+        version="1.1.0",
         mixture=Mixture(
-            simulated=0.35,
+            simulated=0.45,
             composed=0.12,
             pasted=0.08,
             trust=(("human", 1.5), ("clear by inspection", 2.0), ("SCL", 0.7)),

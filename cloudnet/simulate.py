@@ -14,7 +14,7 @@ light, and A the surface. Air above the cloud adds its own light; that of the ai
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ DOUBT = 1.5
 WHITE_GROUNDS = ("snow", "ice", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
 
-SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "plateau": (50.0, 83.0)}
+SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "plateau": (55.0, 83.0)}
 """Where the sun stands over ground that is found at high latitudes."""
 
 DARKEST = 1e-4
@@ -114,20 +114,23 @@ class SimulatedScene:
 
 @dataclass(frozen=True)
 class _Weather:
-    """A layer of cloud, how bright it looks from above, the sun, and the air: see `clear_air`."""
+    """A layer of cloud, how bright it looks from above and how dark where it turns from the sun;
+    the sun, the air (see `clear_air`), and the bands of the instrument."""
 
     layer: CloudLayer
     brilliance: float
+    contrast: float
     cloud_bend: float
     snow_bend: float
     geometry: Geometry
     aerosol: float
     ozone_share: float
+    optics: Mapping[str, Band]
 
     def air(self, band: str, height_m: float) -> Air:
         """The air in a band, parted at a height."""
         cos_sun = self.geometry.cos_sun
-        return clear_air(SENTINEL2[band], cos_sun, self.aerosol, height_m, self.ozone_share)
+        return clear_air(self.optics[band], cos_sun, self.aerosol, height_m, self.ozone_share)
 
 
 def simulate_scene(
@@ -138,24 +141,25 @@ def simulate_scene(
     cloud: str | None = None,
     bands: Sequence[str] = BANDS,
     pixel_m: float = 20.0,
+    optics: Mapping[str, Band] = SENTINEL2,
 ) -> SimulatedScene:
     """Draw a scene of `size` (rows, cols); the same seed, the same scene.
 
     Kinds of `GROUNDS` and `CLOUDS` are drawn at random where they are not given; `bands` are of
-    `CATALOGUE_BANDS`.
+    those of the instrument's `optics`.
 
     Raises
     ------
     SceneError
         When a kind or a band is unknown, or the size is not positive.
     """
-    _check(size, bands)
+    _check(size, bands, optics)
     rng = np.random.default_rng(seed)
     ground = _drawn(rng, ground, GROUNDS)
     geometry = _sun(rng, ground, pixel_m)
     surface = ground_reflectance(ground, Site(rng, size, geometry, tuple(bands)))
     layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
-    weather = _draw_weather(rng, layer, geometry)
+    weather = _draw_weather(rng, layer, geometry, optics)
     clear = np.empty((*size, len(bands)), np.float32)
     for index, band in enumerate(bands):
         air = weather.air(band, 0.0)
@@ -193,10 +197,11 @@ def compose_clouds(
     if clear.ndim != 3 or clear.shape[2] != len(bands):
         raise SceneError(f"reflectance of shape {clear.shape} is not (rows, cols, {len(bands)})")
     size = (clear.shape[0], clear.shape[1])
-    _check(size, bands)
+    _check(size, bands, SENTINEL2)
     geometry = _sun(rng, "given") if geometry is None else geometry
     layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
-    return _compose(clear, "given", _draw_weather(rng, layer, geometry), bands, rng)
+    weather = _draw_weather(rng, layer, geometry, SENTINEL2)
+    return _compose(clear, "given", weather, bands, rng)
 
 
 def thickness_label(thickness: Field, ground_blue: Field | float = 0.0) -> NDArray[np.uint8]:
@@ -215,28 +220,32 @@ def thickness_label(thickness: Field, ground_blue: Field | float = 0.0) -> NDArr
     return label
 
 
-def _check(size: Size, bands: Sequence[str]) -> None:
+def _check(size: Size, bands: Sequence[str], optics: Mapping[str, Band]) -> None:
     if len(size) != 2 or min(size) < 1:
         raise SceneError(f"a scene's size is two positive numbers, rows and cols, not {size}")
-    if not bands or len(set(bands)) != len(bands) or not set(bands) <= set(SENTINEL2):
-        raise SceneError(f"bands {list(bands)} are not different ones of {list(SENTINEL2)}")
+    if not bands or len(set(bands)) != len(bands) or not set(bands) <= set(optics):
+        raise SceneError(f"bands {list(bands)} are not different ones of {list(optics)}")
 
 
 def _drawn(rng: np.random.Generator, name: str | None, names: Sequence[str]) -> str:
     return names[int(rng.integers(len(names)))] if name is None else name
 
 
-def _draw_weather(rng: np.random.Generator, layer: CloudLayer, geometry: Geometry) -> _Weather:
+def _draw_weather(
+    rng: np.random.Generator, layer: CloudLayer, geometry: Geometry, optics: Mapping[str, Band]
+) -> _Weather:
     """Aerosol from clean to hazy, ozone from 220 DU (tropics) to 450 DU (high latitudes, spring:
     WMO 2018); cloud is not as bright from above as its flux says, here more, there less."""
     return _Weather(
         layer,
         brilliance=math.exp(rng.normal(0.03, 0.09)),
+        contrast=float(rng.uniform(0.4, 0.8)),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
         snow_bend=float(rng.uniform(0.1, 0.6)),
         geometry=geometry,
         aerosol=float(rng.uniform(0.03, 0.22)),
         ozone_share=float(rng.uniform(0.73, 1.5)),
+        optics=optics,
     )
 
 
@@ -322,10 +331,11 @@ def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, siz
     return _Veil(reflectance, transmittance, diffuse, direct, 0.7 * layer.base_m / geometry.pixel_m)
 
 
-def _shading(layer: CloudLayer, geometry: Geometry) -> Field:
-    """Light on the relief of the cloud's upper side, softened by scattering within."""
+def _shading(layer: CloudLayer, geometry: Geometry, contrast: float) -> Field:
+    """Light on the relief of the cloud's upper side, softened by scattering within: in real decks
+    under a low sun the sides that lie in shadow are a fifth as bright as the lit ones."""
     light = relief_light(_gaussian(layer.relief_m, 1.0), geometry)
-    shading: Field = np.clip(0.45 + 0.55 * light, 0.55, 1.6)
+    shading: Field = np.clip(1.0 + contrast * (light - 1.0), 1.0 - contrast, 1.7)
     return shading
 
 
@@ -345,14 +355,14 @@ def _compose(
         shadow = np.zeros(size, np.bool_)
         return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
     light = _sunlight(layer, geometry, size)
-    shading = _shading(layer, geometry) * weather.brilliance
+    shading = _shading(layer, geometry, weather.contrast) * weather.brilliance
     for index, name in enumerate(bands):
         known = np.isfinite(clear[..., index])
         before = np.where(known, clear[..., index], np.float32(0.0))
         air = weather.air(name, layer.base_m)
         surface = air.surface(before)
         seen_share = overhead_share(geometry.cos_sun, air.sky_share_above, weather.cloud_bend)
-        veil = _veil(layer, shading * seen_share, SENTINEL2[name], geometry, size)
+        veil = _veil(layer, shading * seen_share, weather.optics[name], geometry, size)
         after = before + veil.over(surface, light, air) - air.clear(surface)
         more = np.maximum(_noise_variance(after) - _noise_variance(before), 0.0)
         after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)

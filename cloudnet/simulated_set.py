@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,17 @@ from cloudnet.errors import DatasetError
 from cloudnet.fields import Size
 from cloudnet.files import whole_file, write_text
 from cloudnet.ground import GROUNDS
-from cloudnet.simulate import SimulatedScene, simulate_scene
+from cloudnet.light import SENTINEL2, Band
+from cloudnet.simulate import WHITE_GROUNDS, SimulatedScene, simulate_scene
 from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
 
 COLUMNS = (
     "scene", "rows", "cols", "source", "labels", "group", "cloud_fraction", "unlabelled_fraction",
 )  # fmt: skip
 """Of scenes.csv."""
+
+BARELY_CLOUDY = 0.02
+"""Cloud cover up to which there is none over white ground, where haze and contrails go unseen."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,11 @@ class Plan:
     turns: tuple[Turn, ...] = (
         Turn(("none", "none", "haze", "contrail"), 0.0, 0.02),
         Turn(CLOUDS[1:], 0.05, 0.9),
-        Turn(("stratus", "stratocumulus", "altocumulus", "haze", "cirrus", "stratus"), 0.95, 1.0),
+        Turn(
+            ("stratus", "cirrus", "stratocumulus", "altocumulus", "haze", "stratus", "cirrus"),
+            0.95,
+            1.0,
+        ),
     )
 
 
@@ -115,6 +123,7 @@ def planned_scene(
     *,
     attempts: int = 20,
     pixel_m: float = 20.0,
+    optics: Mapping[str, Band] = SENTINEL2,
 ) -> SimulatedScene:
     """Draw the scene whose turn it is: of some draws at most, the nearest to the cover wanted.
 
@@ -132,15 +141,21 @@ def planned_scene(
         Most draws.
     pixel_m
         Size of a pixel in metres.
+    optics
+        Of the instrument.
     """
     plan, index = plan or Plan(), seed[1]
     turn = plan.turns[index % len(plan.turns)]
     cloud = turn.clouds[index // len(plan.turns) % len(turn.clouds)]
     ground = plan.grounds[(index + index // len(plan.grounds)) % len(plan.grounds)]
+    if ground in WHITE_GROUNDS and turn.most <= BARELY_CLOUDY:
+        cloud = "none"
 
     def draw(attempt: int) -> SimulatedScene:
         state = int(np.random.SeedSequence((*seed, attempt)).generate_state(1)[0])
-        return simulate_scene(state, size, ground=ground, cloud=cloud, bands=bands, pixel_m=pixel_m)
+        return simulate_scene(
+            state, size, ground=ground, cloud=cloud, bands=bands, pixel_m=pixel_m, optics=optics
+        )
 
     def miss(scene: SimulatedScene) -> float:
         return max(turn.least - scene.cloud_fraction, scene.cloud_fraction - turn.most, 0.0)

@@ -71,6 +71,15 @@ def test_a_plateau_is_white_and_all_but_even() -> None:
         assert surface[RED].std() < 0.05
 
 
+def test_lakes_of_the_tundra_are_dark_or_bear_ice() -> None:
+    surfaces = [ground_reflectance("tundra", site(seed, (96, 96))) for seed in range(8)]
+    dark = [(surface[NIR] < 0.03).mean() for surface in surfaces]
+    white = [(surface[BLUE] > 0.15).mean() for surface in surfaces]
+    assert 0.02 < np.mean(dark) < 0.6
+    assert max(white) > 0.02
+    assert min(white) == 0.0
+
+
 def test_sand_is_red_and_bright() -> None:
     found = medians("desert")
     assert found[BLUE] < found[GREEN] < found[RED] < found[NIR]

@@ -674,6 +674,15 @@ def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[Label
     assert all((image > 0).all() for image, _ in found), "no part is missing"
 
 
+def test_simulated_tiles_keep_the_light_they_were_made_in(sorts: list[LabelledScene]) -> None:
+    """A net learns from them what sun and air do to a colour; real tiles are lit otherwise."""
+    tiles = mixed_tiles(sorts[:1], KINDS[SIMULATED])
+    steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0, air=0.0)
+    wild = replace(steady, brightness=0.5, band_gain=0.2, ozone=3.0, air=2.0)
+    for (image, _), (same, _) in zip(batches(tiles, steady), batches(tiles, wild), strict=True):
+        np.testing.assert_array_equal(image, same)
+
+
 def test_the_catalogue_s_scenes_of_thirteen_bands_are_mixed(tmp_path: Path) -> None:
     scenes = write_sorts(tmp_path, [(40, 30), (25, 36), (20, 20)])
     four = batches(mixed_tiles(scenes, EVERYTHING))
@@ -695,13 +704,13 @@ def test_a_simulation_is_the_same_each_time_and_is_turned_anew(
         np.testing.assert_array_equal(part, same)
         assert part.shape == another.shape
     assert (one[0] != other[0]).any()
-    # Tiles of one simulation differ by their augmentation, and that leaves the kept block as it is.
+    # Tiles of one simulation are turned each in its way, and that leaves the kept block as it is.
     tiles, reader = mixed_tiles(sorts, KINDS[SIMULATED], least=30), BlockReader(sorts)
     plan, _ = tiles.epoch(0)
     before = {n: [part.copy() for part in reader.make((0, SIMULATED, n), (1, 2), whole)]
               for n in plan[:, 2].tolist()}  # fmt: skip
     images = [image for image, _ in single(batches(tiles, Augmentation(), reader=reader))]
-    assert len({image.tobytes() for image in images}) == 30 > 2 * len(before)
+    assert len({image.tobytes() for image in images}) > 2 * len(before)
     for number, parts in before.items():
         for part, was in zip(
             reader.make((0, SIMULATED, number), (1, 2), whole), parts, strict=True

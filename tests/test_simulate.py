@@ -14,7 +14,15 @@ from cloudnet import simulate
 from cloudnet.clouds import CLOUDS, CloudLayer
 from cloudnet.errors import SceneError
 from cloudnet.ground import GROUNDS
-from cloudnet.light import ICE_ASYMMETRY, SENTINEL2, WATER_ASYMMETRY, Air, Geometry, clear_air
+from cloudnet.light import (
+    ICE_ASYMMETRY,
+    LANDSAT8,
+    SENTINEL2,
+    WATER_ASYMMETRY,
+    Air,
+    Geometry,
+    clear_air,
+)
 from cloudnet.simulate import (
     CLOUD_THICKNESS,
     DARK_BLUE,
@@ -257,8 +265,13 @@ def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     cloud = (first * scaled + (third - first * cos_sun) * beam) / (1 + first * scaled)
     diffuse = first * scaled / (1 + first * scaled)
 
-    def weather(_: np.random.Generator, layer: CloudLayer, geometry: Geometry) -> object:
-        return simulate._Weather(layer, brilliance, bend, 0.3, geometry, aerosol, ozone_share)
+    def weather(
+        _: np.random.Generator, layer: CloudLayer, geometry: Geometry, optics: object
+    ) -> object:
+        assert optics is SENTINEL2
+        return simulate._Weather(
+            layer, brilliance, 0.5, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
+        )
 
     monkeypatch.setattr(simulate, "_draw_weather", weather)
     one_layer(monkeypatch, np.full((96, 96), thickness, np.float32))
@@ -289,12 +302,41 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     geometry, size = Geometry(zenith_deg, 150.0), (4, 4)
     layer = CloudLayer("stratus", np.full((48, 48), thickness, np.float32), 1000.0, 1000.0)
     light = simulate._sunlight(layer, geometry, size)
-    shading = simulate._shading(layer, geometry)
+    shading = simulate._shading(layer, geometry, 0.5)
     veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
     vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
     assert seen.max() <= 1.0 + 1e-5
     assert seen.min() >= -1e-6
+
+
+def test_sides_of_cloud_that_turn_from_the_sun_are_the_darker_the_more_contrast() -> None:
+    height = np.zeros((48, 48), np.float32)
+    height[:, 10:30] = np.linspace(0.0, 20.0, 20, dtype=np.float32)  # rises to the east
+    layer = CloudLayer("cumulus", height, 1000.0, 2000.0)
+    from_west = Geometry(60.0, 270.0)
+    soft, hard = (simulate._shading(layer, from_west, contrast) for contrast in (0.3, 0.8))
+    assert hard.max() <= 1.7
+    assert hard.max() > soft.max() > 1.0
+    assert hard.min() == pytest.approx(0.2, abs=1e-5)
+    assert soft.min() == pytest.approx(0.7, abs=1e-5)
+
+
+def test_ozone_takes_more_of_landsat_s_red_than_of_sentinel_2_s() -> None:
+    """Snow under a low sun is less red there, and brighter in NIR: the same scene, seen by both."""
+    ratio = {}
+    for name, bands, optics in (
+        ("Sentinel-2", ("B04", "B03", "B02", "B8A"), SENTINEL2),
+        ("Landsat", ("B04", "B03", "B02", "B8A"), LANDSAT8),
+    ):
+        scene = simulate_scene(
+            5, (32, 32), ground="plateau", cloud="none", bands=bands, optics=optics
+        )
+        red, green = (np.median(scene.reflectance[..., band]) for band in (0, 1))
+        ratio[name] = red / green
+    assert ratio["Landsat"] < ratio["Sentinel-2"]
+    with pytest.raises(SceneError, match="B08"):
+        simulate_scene(5, (8, 8), bands=("B08",), optics=LANDSAT8)
 
 
 def test_haze_is_bluer_than_cloud_over_dark_ground(monkeypatch: pytest.MonkeyPatch) -> None:

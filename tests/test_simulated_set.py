@@ -31,7 +31,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def geotiffs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("simulated") / "geotiff"
-    return folder, write_dataset(folder, 13, 3, size=(48, 64))
+    return folder, write_dataset(folder, 14, 3, size=(48, 64))
 
 
 def test_geotiffs_carry_bands_scales_and_place(geotiffs: tuple[Path, list[Path]]) -> None:
@@ -77,10 +77,10 @@ def test_a_set_is_clear_mixed_and_overcast_in_equal_parts(
     assert clear.any() and not cloud[0::3][clear].any()
     # What is to be nearly clear has haze or a contrail: as little as some draws give.
     assert (share[0::3] < 0.25).all()
-    assert (share[2::3] > 0.9).all()
+    assert (share[2::3] > 0.8).all()
     assert 0.05 < share[1::3].mean() < 0.9
     assert len({path.stem.split("_")[3] for path in geotiffs[1]}) == len(GROUNDS)
-    assert len({row["group"] for row in rows}) == 13
+    assert len({row["group"] for row in rows}) == 14
     assert {row["labels"] for row in rows} == {"simulated"}
 
 
