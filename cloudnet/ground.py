@@ -414,13 +414,14 @@ def _ice(site: Site) -> Field:
 
 
 def _plateau(site: Site) -> Field:
-    """Snow as flat as on a polar plateau, whose wind-cut ridges are all but invisible."""
+    """Snow as flat as on a polar plateau: wind-cut ridges all but invisible, and a grain that all
+    bands share, where a deck of cloud is smooth from pixel to pixel."""
     grain = site.fractal(-2.4, 8000.0)
     fresh = _step(grain + site.draw(-2.0, 3.0), 4.0)
     surface = site.mix({site.pick("polar snow", "fresh snow"): fresh, "fresh snow": 1.01 - fresh})
     site.paint(surface, "old snow", np.full(site.size, site.draw(0.0, 0.5), np.float32))
     ridges = site.fractal(-1.5, 400.0, site.draw(2.0, 6.0), site.draw(0.0, 180.0))
-    surface *= 1.0 + site.draw(0.0, 0.01) * grain
+    surface *= 1.0 + site.draw(0.0, 0.01) * grain + site.draw(0.0, 0.004) * site.fractal(-0.3, 60.0)
     surface *= site.light(site.draw(0.0, 0.1) * ridges)
     return surface
 

@@ -64,6 +64,10 @@ SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "plateau": (55.0, 8
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
 
+NOISE_SHARES = (0.02, 1.0)
+"""Noise of an image over what is allowed, in variance: real instruments have a tenth of it, and
+images that were resampled less. Were it one number, a net would tell simulated tiles by it."""
+
 PARALLAX_PER_S = 7.45 / 786.0
 """Shift of a cloud per metre of height and second of lag: orbital speed over height (km/s, km)."""
 
@@ -120,6 +124,7 @@ class _Weather:
     layer: CloudLayer
     brilliance: float
     contrast: float
+    noise: float
     cloud_bend: float
     snow_bend: float
     geometry: Geometry
@@ -166,7 +171,9 @@ def simulate_scene(
         if ground in WHITE_GROUNDS:
             surface[index] *= overhead_share(geometry.cos_sun, air.sky_share, weather.snow_bend)
         seen = _blurred(air.clear(surface[index]))
-        seen += np.sqrt(_noise_variance(seen)) * rng.standard_normal(size, dtype=np.float32)
+        seen += np.sqrt(_noise_variance(seen, weather.noise)) * rng.standard_normal(
+            size, dtype=np.float32
+        )
         clear[..., index] = np.maximum(seen, DARKEST)
     return _compose(clear, ground, weather, bands, rng)
 
@@ -240,6 +247,7 @@ def _draw_weather(
         layer,
         brilliance=math.exp(rng.normal(0.03, 0.09)),
         contrast=float(rng.uniform(0.4, 0.8)),
+        noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
         snow_bend=float(rng.uniform(0.1, 0.6)),
         geometry=geometry,
@@ -364,7 +372,8 @@ def _compose(
         seen_share = overhead_share(geometry.cos_sun, air.sky_share_above, weather.cloud_bend)
         veil = _veil(layer, shading * seen_share, weather.optics[name], geometry, size)
         after = before + veil.over(surface, light, air) - air.clear(surface)
-        more = np.maximum(_noise_variance(after) - _noise_variance(before), 0.0)
+        noise = [_noise_variance(level, weather.noise) for level in (before, after)]
+        more = np.maximum(noise[1] - noise[0], 0.0)
         after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)
         np.maximum(after, np.minimum(before, DARKEST), out=after)
         np.copyto(cloudy[..., index], after, where=known, casting="same_kind")
@@ -415,9 +424,10 @@ def _blurred(image: Field) -> Field:
     return image
 
 
-def _noise_variance(reflectance: Field) -> Field:
-    """Variance of noise: MSI's required signal-to-noise ratio, some 150 at 0.1, then shot noise."""
-    return 1e-7 + 4e-6 * np.maximum(reflectance, 0.0)
+def _noise_variance(reflectance: Field, share: float) -> Field:
+    """Variance of noise: a share of what MSI's required signal-to-noise ratio allows, some 150 at
+    0.1, then shot noise."""
+    return share * (1e-7 + 4e-6 * np.maximum(reflectance, 0.0))
 
 
 # Files

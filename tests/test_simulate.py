@@ -270,7 +270,7 @@ def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     ) -> object:
         assert optics is SENTINEL2
         return simulate._Weather(
-            layer, brilliance, 0.5, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
+            layer, brilliance, 0.5, 1.0, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
         )
 
     monkeypatch.setattr(simulate, "_draw_weather", weather)
@@ -379,9 +379,20 @@ def test_the_side_of_a_cloud_that_faces_the_sun_is_brighter(
 
 def test_noise_is_that_of_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
     one_layer(monkeypatch, np.full((96, 96), 30.0, np.float32))
+    monkeypatch.setattr(simulate, "NOISE_SHARES", (1.0, 1.0))
     scene = compose_clouds(even((0.0, 0.0, 0.0, 0.0)), np.random.default_rng(0))
     red = scene.reflectance[..., RED].astype(np.float64)
     assert red.std() == pytest.approx(np.sqrt(4e-6 * red.mean()), rel=0.1)
+
+
+def test_images_differ_in_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it always the same, a net would tell simulated tiles by it."""
+    one_layer(monkeypatch, np.full((96, 96), 30.0, np.float32))
+    spread = [
+        compose_clouds(even((0.0, 0.0, 0.0, 0.0)), np.random.default_rng(seed)).reflectance.std()
+        for seed in range(8)
+    ]
+    assert max(spread) > 2 * min(spread)
 
 
 def test_the_lens_spreads_a_point_evenly_and_keeps_its_light() -> None:
@@ -537,7 +548,7 @@ def test_ground_that_no_cloud_touches_keeps_its_reflectance(
     corner = np.zeros((400, 400), np.float32)
     corner[:20, :20] = 30.0
     one_layer(monkeypatch, corner, 500.0)
-    monkeypatch.setattr(simulate, "_noise_variance", lambda seen: 0.0 * seen)
+    monkeypatch.setattr(simulate, "_noise_variance", lambda seen, _: 0.0 * seen)
     clear, geometry = even((level,) * 4, (200, 200)), Geometry(zenith_deg, 90.0)
     for seed in range(4):
         found = compose_clouds(clear, np.random.default_rng(seed), geometry=geometry).reflectance
