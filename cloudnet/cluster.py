@@ -102,7 +102,10 @@ class _Run:
         if now - self._looked < LOOK_S:
             return
         self._looked = now
-        self._threads = sum(self._client.nthreads().values())
+        try:
+            self._threads = sum(self._client.nthreads().values())
+        except OSError as error:
+            raise self._gone() from error
         if self._threads:
             self._worked = now
         elif now - self._worked > WORKERS_S:
@@ -115,12 +118,14 @@ class _Run:
         """Return the futures that are done, none after a while."""
         from distributed import wait
 
-        try:
-            return list(wait([*self._tasks], timeout=LOOK_S, return_when="FIRST_COMPLETED").done)
-        except TimeoutError:
-            return []
-        except CancelledError as error:
-            raise self._gone() from error
+        with self._client.as_current():
+            try:
+                ended = wait([*self._tasks], timeout=LOOK_S, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                return []
+            except (CancelledError, OSError) as error:
+                raise self._gone() from error
+        return [*ended.done]
 
     def _outcome(self, future: Any, task: Task) -> Outcome:
         """Return the outcome of a task that is done; raise what ends the run."""
