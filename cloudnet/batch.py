@@ -282,8 +282,8 @@ class Batch:
                 products = self._job.products(task.name)
                 if not elsewhere:
                     sweep(self._job.folder, stems(products))
-                # A worker of a cluster may still be at it, or half of its products are there.
-                if elsewhere or any(map(Path.exists, products)):
+                # A worker of a cluster may still be at it, or some of its products are there.
+                if elsewhere or (any(map(Path.exists, products)) and not self._done(task)):
                     claim.leave()
                 else:
                     claim.release()

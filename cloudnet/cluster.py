@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from cloudnet.errors import BatchError, CloudnetError, require
 from cloudnet.runtime import CloudModel
@@ -172,13 +173,23 @@ def _connect(scheduler: str, jobs: int) -> Iterator[Any]:
             )
             address = stack.enter_context(cluster).scheduler_address
         try:
+            _reach(address)
             client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BatchError(
-                f"no Dask scheduler answers at {scheduler} within {ANSWER_S} s; start one with: "
-                "dask scheduler, and give its address, such as tcp://HOST:8786"
+                f"no Dask scheduler answers at {scheduler}; start one with: dask scheduler, "
+                "and give its address, such as tcp://HOST:8786"
             ) from error
         yield stack.enter_context(client)
+
+
+def _reach(address: str) -> None:
+    """Raise an OSError or a ValueError unless something answers: Dask itself takes long to say."""
+    found = urlsplit(address)
+    if not found.hostname or found.port is None:
+        raise ValueError(f"{address} is no address")
+    if found.scheme in ("tcp", "tls"):
+        socket.create_connection((found.hostname, found.port), timeout=ANSWER_S).close()
 
 
 _models: dict[str, CloudModel] = {}

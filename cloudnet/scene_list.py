@@ -32,7 +32,10 @@ def list_scenes(words: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
     named: list[str] = []
     for word in words:
         named += _from_lines(lines) if word == STDIN else _expand(word)
-    return list({identity(scene): scene for scene in reversed(named)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for scene in named:
+        unique.setdefault(identity(scene), scene)
+    return [*unique.values()]
 
 
 def is_address(scene: str) -> bool:

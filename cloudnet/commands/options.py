@@ -25,6 +25,9 @@ FILE = click.Path(path_type=Path)
 
 BAR_STEPS = 1000
 
+INTERRUPTED = 130
+"""Exit code of a command ended by Ctrl-C, as shells have it."""
+
 
 class SectionedCommand(click.Command):
     """A command whose help shows its options under titles.

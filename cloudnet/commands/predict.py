@@ -10,6 +10,7 @@ import click
 
 from cloudnet.commands.options import (
     FILE,
+    INTERRUPTED,
     archive_options,
     atol_option,
     c_notes_off,
@@ -129,8 +130,12 @@ def predict_many(batch: Batch, output: Path) -> None:
 
     if before:
         click.echo(f"{before} of {len(batch.tasks)} scenes were done before")
-    with c_notes_off(), count_bar("scenes", batch.waiting) as (advance, say, complain):
-        batch.run(tell)
+    try:
+        with c_notes_off(), count_bar("scenes", batch.waiting) as (advance, say, complain):
+            batch.run(tell)
+    except KeyboardInterrupt:
+        click.echo("\nStopped; the same command goes on where it was", err=True)
+        raise SystemExit(INTERRUPTED) from None
     if failed:
         raise BatchError(
             f"{failed} of {len(batch.tasks)} scenes failed; {batch.manifest.path} says why, and "

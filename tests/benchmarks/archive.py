@@ -145,8 +145,11 @@ def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
     finally:
         for process in reversed(started):
             process.terminate()
-        for process in started:
-            process.wait()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def digest(out: Path) -> str:
