@@ -29,7 +29,9 @@ def test_a_claim_is_one_processs_until_it_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "taken\n"
         assert Claim.take(tmp_path, "a") is None
-        assert Claim.take(tmp_path, "b")
+        other = Claim.take(tmp_path, "b")
+        assert other
+        other.release()
         os.kill(holder.pid, signal.SIGKILL)
     claim = Claim.take(tmp_path, "a")
     assert claim and claim.remains
@@ -52,6 +54,7 @@ def test_a_claim_that_is_left_tells_of_remains(tmp_path: Path) -> None:
     first.leave()
     second = Claim.take(tmp_path, "a")
     assert second and second.remains
+    second.release()
 
 
 def test_what_is_unpublished_is_swept_and_nothing_else(tmp_path: Path) -> None:

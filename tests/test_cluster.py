@@ -17,11 +17,11 @@ from cloudnet import predict_dataset
 from cloudnet.errors import BatchError, ComparisonError
 from cloudnet.manifest import DONE, FAILED, Record
 from cloudnet.task import Job
-from tests.test_batch import ROOT, bad, contents, scenes, write_one
+from tests.test_batch import ROOT, bad, contents, net, scenes, write_one
 from tests.test_compare import tampered
 from tests.test_workers import job
 
-__all__ = ["bad", "job", "scenes"]
+__all__ = ["bad", "job", "net", "scenes"]
 
 pytest.importorskip("distributed", reason="the scale extra is not installed")
 
@@ -72,26 +72,26 @@ def test_a_cluster_makes_the_same_bytes(
     cluster: tuple[str, list[int]],
     scenes: tuple[Path, ...],
     bad: Path,
-    tiny_onnx: Path,
+    net: Path,
     tmp_path: Path,
 ) -> None:
     named = [*scenes, bad]
-    predict_dataset(named, tmp_path / "one", tiny_onnx)
-    records = predict_dataset(named, tmp_path / "dask", tiny_onnx, scheduler=cluster[0])
+    predict_dataset(named, tmp_path / "one", net)
+    records = predict_dataset(named, tmp_path / "dask", net, scheduler=cluster[0])
     assert [record.state for record in records] == [DONE] * 4 + [FAILED]
     assert records[-1].error and "bad.tif is no readable image" in records[-1].error
     assert contents(tmp_path / "one") == contents(tmp_path / "dask")
 
 
 def test_a_worker_on_which_the_model_says_something_else_ends_the_run(
-    cluster: tuple[str, list[int]], job: Job, scenes: tuple[Path, ...], tiny_onnx: Path
+    cluster: tuple[str, list[int]], job: Job, scenes: tuple[Path, ...], net: Path
 ) -> None:
     from dataclasses import replace
 
     from cloudnet.cluster import run_on_dask
     from cloudnet.task import Task
 
-    off = tampered(tiny_onnx, job.folder.parent / "off.onnx", weights=lambda array: array * 1.1)
+    off = tampered(net, job.folder.parent / "off.onnx", weights=lambda array: array * 1.1)
     wrong = replace(job, content=off.read_bytes())
     with pytest.raises(ComparisonError, match=r"does not say what.*on the Dask worker"):
         [*run_on_dask(wrong, [Task(str(scenes[0]), "a")], cluster[0], 1)]
@@ -100,7 +100,7 @@ def test_a_worker_on_which_the_model_says_something_else_ends_the_run(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no SIGKILL")
 def test_a_dead_workers_scenes_are_done_by_others(
-    cluster: tuple[str, list[int]], tiny_onnx: Path, tmp_path: Path
+    cluster: tuple[str, list[int]], net: Path, tmp_path: Path
 ) -> None:
     """The last test of the cluster: one of its workers is killed."""
     address, workers = cluster
@@ -113,7 +113,7 @@ def test_a_dead_workers_scenes_are_done_by_others(
             os.kill(workers[0], signal.SIGKILL)
 
     out = tmp_path / "out"
-    records = predict_dataset(named, out, tiny_onnx, scheduler=address, on_result=tell)
+    records = predict_dataset(named, out, net, scheduler=address, on_result=tell)
     assert [record.state for record in records] == [DONE] * 12
     assert len(contents(out)) == 36
     assert not [name for name in contents(out) if name.startswith(".")]
@@ -121,8 +121,8 @@ def test_a_dead_workers_scenes_are_done_by_others(
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://nowhere.invalid:8786"])
 def test_a_scheduler_that_does_not_answer(
-    scenes: tuple[Path, ...], tiny_onnx: Path, tmp_path: Path, address: str
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path, address: str
 ) -> None:
     with pytest.raises(BatchError, match=f"no Dask scheduler answers at {address}; start one"):
-        predict_dataset(scenes, tmp_path / "out", tiny_onnx, scheduler=address)
+        predict_dataset(scenes, tmp_path / "out", net, scheduler=address)
     assert contents(tmp_path / "out") == {}
