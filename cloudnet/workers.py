@@ -59,7 +59,7 @@ def run_in_processes(
     CloudnetError
         When a process finds that it can do no task at all, as `task.prepare` says.
     BatchError
-        When a process dies before it is ready.
+        When processes die before they are ready.
     """
     pool = _Pool(replace(job, threads=max(usable_cores() // jobs, 1)), jobs)
     try:
@@ -110,6 +110,7 @@ class _Pool:
         self._jobs = jobs
         self._workers: list[_Worker] = []
         self._again: deque[_Try] = deque()
+        self._failed_starts = 0
 
     def run(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Outcome]]:
         while True:
@@ -126,7 +127,7 @@ class _Pool:
                     continue
                 if isinstance(answer, CloudnetError):
                     raise answer
-                worker.ready = True
+                worker.ready, self._failed_starts = True, 0
                 if answer and worker.attempt:
                     task, worker.attempt = worker.attempt.task, None
                     yield task, answer
@@ -161,6 +162,8 @@ class _Pool:
         """Take a dead process's task back, to be done by another unless it has killed enough."""
         how = worker.death()
         if not worker.ready:
+            self._failed_starts += 1
+        if self._failed_starts == TRIES:
             raise BatchError(
                 f"a worker process {how} before it was ready; a script that predicts with several "
                 'jobs does so under: if __name__ == "__main__":'
@@ -172,7 +175,7 @@ class _Pool:
             return
         task = attempt.task
         sweep(self._job.folder, stems(self._job.products(task.name)))
-        attempt.deaths += 1
+        attempt.deaths += worker.ready
         if attempt.deaths < TRIES:
             self._again.append(attempt)
             return

@@ -86,7 +86,6 @@ def test_a_process_that_dies_at_its_start_ends_the_run(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloudnet.workers._serve", os._exit)
-    monkeypatch.setattr("cloudnet.workers._Worker.__init__.__defaults__", None, raising=False)
     with pytest.raises(BatchError, match="before it was ready"):
         [*run_in_processes(job, [Task("a.tif", "a")], 2)]
 
