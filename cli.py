@@ -2,4 +2,5 @@
 
 from cloudnet.commands import main
 
-main()
+if __name__ == "__main__":  # a worker process of predict --jobs imports this file
+    main()

@@ -15,6 +15,7 @@ from cloudnet._version import __version__
 from cloudnet.errors import CloudnetError
 
 if TYPE_CHECKING:
+    from cloudnet.batch import predict_dataset
     from cloudnet.dataset import open_dataset
     from cloudnet.predict import predict_scene
     from cloudnet.runtime import CloudModel, load_model
@@ -29,6 +30,7 @@ _HOME = {
     "load_model": "cloudnet.runtime",
     "open_dataset": "cloudnet.dataset",
     "open_scene": "cloudnet.scene",
+    "predict_dataset": "cloudnet.batch",
     "predict_scene": "cloudnet.predict",
     "shipped_models": "cloudnet.shipped",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "load_model",
     "open_dataset",
     "open_scene",
+    "predict_dataset",
     "predict_scene",
     "shipped_models",
 ]

@@ -57,6 +57,12 @@ class ComparisonError(CloudnetError):
     exit_code = FAILED
 
 
+class BatchError(CloudnetError):
+    """Scenes of an archive failed, or the processes that do them cannot go on."""
+
+    exit_code = FAILED
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import a module of an optional extra.
 

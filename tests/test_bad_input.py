@@ -542,9 +542,12 @@ def test_ctrl_c_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_bad_scene_does_not_undo_the_good_one_before_it(place: Place) -> None:
     result = run(predict(place, place.scene, text(place.folder / "bad.tif")))
-    assert result.exit_code == 2
-    assert "bad.tif is no readable image" in sentence_of(result)
+    assert result.exit_code == 1
+    failed, count = result.stderr.splitlines()
+    assert "bad.tif is no readable image" in failed
+    assert count.startswith("Error: 1 of 2 scenes failed")
     assert sorted(path.name for path in place.out.iterdir()) == [
+        "manifest.jsonl",
         "scene00_cloudmask.json",
         "scene00_cloudmask.tif",
         "scene00_quicklook.png",

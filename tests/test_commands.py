@@ -119,7 +119,7 @@ def test_predict_compare_and_evaluate_as_processes(
     predicted = run("predict", *scenes, "-m", tiny_onnx, "-o", "out", cwd=tmp_path)
     assert (predicted.returncode, predicted.stderr) == (0, "")
     assert predicted.stdout.splitlines()[0].startswith("compared with probe")
-    assert len(list((tmp_path / "out").iterdir())) == 3 * len(scenes)
+    assert len(list((tmp_path / "out").iterdir())) == 3 * len(scenes) + 1
     compared = run("compare", tiny_onnx, cwd=tmp_path)
     assert (compared.returncode, compared.stderr) == (0, "")
     scored = {}

@@ -460,7 +460,7 @@ def test_several_scenes_in_one_command(
         mask = tmp_path / f"{path.stem}_cloudmask.tif"
         cloud = (read_layer(mask) == 1).mean()
         assert line == f"{mask}: cloud {cloud:.1%}"
-    assert len(names_in(tmp_path)) == 6
+    assert len(names_in(tmp_path)) == 6 + 1  # the manifest
 
 
 def test_two_scenes_of_one_name_are_refused(tiny_onnx: Path, scene: Path, tmp_path: Path) -> None:

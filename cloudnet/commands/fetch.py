@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudnet.commands.options import FILE
-from cloudnet.commands.train import INTERRUPTED
+from cloudnet.commands.options import FILE, INTERRUPTED
 
 if TYPE_CHECKING:
     from cloudnet.catalogue import FetchProgress, OnFetch

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+Say = Callable[[str], None]
+
 FILE = click.Path(path_type=Path)
 """Paths are checked by the library, whose messages name the mend."""
 
 BAR_STEPS = 1000
+
+INTERRUPTED = 130
+"""Exit code of a command ended by Ctrl-C, as shells have it."""
 
 
 class SectionedCommand(click.Command):
@@ -111,6 +116,27 @@ def atol_option(command: Command) -> Command:
 def overwrite_option(command: Command) -> Command:
     """Add --overwrite."""
     return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")(command)
+
+
+def archive_options(command: Command) -> Command:
+    """Add the options of many scenes: --jobs, --scheduler and --skip-existing."""
+    for option in (
+        click.option(
+            "--skip-existing", is_flag=True, help="Leave out scenes whose products are there."
+        ),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Dask scheduler whose workers do the scenes, tcp://HOST:8786; or local.",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            help="Processes that do scenes side by side; this one alone if not given.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def skip_bad_option(command: Command) -> Command:
@@ -208,6 +234,26 @@ def share_bar(label: str) -> Iterator[Callable[[float], None]]:
         return
     with click.progressbar(length=BAR_STEPS, label=label, file=sys.stderr) as bar:
         yield lambda share: bar.update(int(share * BAR_STEPS) - bar.pos)
+
+
+@contextmanager
+def count_bar(label: str, count: int) -> Iterator[tuple[Callable[[int], None], Say, Say]]:
+    """Show a bar on stderr where that is a terminal.
+
+    Give functions that take how many are done more, a line for stdout, and a line for stderr. Lines
+    that would break the bar wait for its end, and those for a terminal's stdout are left out.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda more: None, click.echo, lambda line: click.echo(line, err=True)
+        return
+    held: list[str] = []
+    try:
+        with click.progressbar(length=count, label=label, file=sys.stderr, show_pos=True) as bar:
+            say: Say = (lambda line: None) if sys.stdout.isatty() else click.echo
+            yield bar.update, say, held.append
+    finally:
+        for line in held:
+            click.echo(line, err=True)
 
 
 def describe(comparison: Comparison) -> str:

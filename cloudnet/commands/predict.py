@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudnet.commands.options import (
     FILE,
+    INTERRUPTED,
+    archive_options,
     atol_option,
     c_notes_off,
     compared_model,
+    count_bar,
     describe,
     make_reading,
     model_option,
@@ -21,9 +25,12 @@ from cloudnet.commands.options import (
     threshold_option,
 )
 
+if TYPE_CHECKING:
+    from cloudnet.batch import Batch
+
 
 @click.command(short_help="Write the cloud masks of scenes.")
-@click.argument("scenes", type=FILE, nargs=-1, required=True)
+@click.argument("scenes", nargs=-1, required=True)
 @model_option
 @click.option("-o", "--output", type=FILE, required=True, help="Folder of the products.")
 @click.option("--probability", is_flag=True, help="Write the probability too, in per cent.")
@@ -40,9 +47,10 @@ from cloudnet.commands.options import (
 @click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
 @atol_option
 @overwrite_option
+@archive_options
 @reading_options
 def predict(
-    scenes: tuple[Path, ...],
+    scenes: tuple[str, ...],
     model: Path | None,
     output: Path,
     net: Path | None,
@@ -51,20 +59,38 @@ def predict(
     scale: float | None,
     offset: float | None,
     nodata: float | None,
+    jobs: int | None,
+    scheduler: str | None,
+    skip_existing: bool,
     **settings: Any,
 ) -> None:
     """Write the cloud masks of SCENES: NAME_cloudmask.tif (0 clear, 1 cloud, 255 no data), a
     quicklook and a summary. The model is compared with Keras's answers before anything is written.
+
+    SCENES are files, addresses, patterns, or - for a list on standard input. Of several, each gets
+    a line in OUTPUT/manifest.jsonl; the same command again goes on where it was.
     """
-    from cloudnet.predict import PredictOptions, check_outputs, predict_scene
+    from cloudnet.batch import Spread, open_batch
+    from cloudnet.predict import PredictOptions, predict_scene
+    from cloudnet.scene_list import STDIN, list_scenes
+    from cloudnet.task import make_job
 
     options = PredictOptions(**settings)
     reading = make_reading(bands, scale, offset, nodata)
-    check_outputs(scenes, output, options)
+    spread = Spread(jobs, scheduler, skip_existing)
+    if skip_existing and options.overwrite:
+        raise click.UsageError("--skip-existing and --overwrite exclude each other")
+    named = list_scenes(scenes, sys.stdin if STDIN in scenes else ())
     loaded, comparison = compared_model(model, net, atol)
+    if len(named) > 1 or STDIN in scenes or spread != Spread():
+        job = make_job(loaded, comparison, output, options, reading)
+        batch = open_batch(named, loaded, job, spread)
+        click.echo(describe(comparison))
+        predict_many(batch, output)
+        return
     click.echo(describe(comparison))
-    for scene in scenes:
-        with c_notes_off(), share_bar(scene.name) as advance:
+    for scene in named:
+        with c_notes_off(), share_bar(scene) as advance:
             prediction = predict_scene(
                 scene,
                 loaded,
@@ -74,6 +100,44 @@ def predict(
                 reading=reading,
                 on_progress=advance,
             )
-        share = prediction.cloud_share
-        cloud = "no pixel with data" if share is None else f"cloud {share:.1%}"
-        click.echo(f"{prediction.outputs.mask}: {cloud}")
+        click.echo(told(prediction.outputs.mask, prediction.cloud_share))
+
+
+def told(mask: Path, share: float | None) -> str:
+    """Return what a scene's mask says as a line."""
+    return f"{mask}: {'no pixel with data' if share is None else f'cloud {share:.1%}'}"
+
+
+def predict_many(batch: Batch, output: Path) -> None:
+    """Do a batch and tell of each scene; raise BatchError where some failed."""
+    from cloudnet.errors import BatchError
+    from cloudnet.manifest import DONE, FAILED, SKIPPED, Record
+    from cloudnet.product import Outputs
+
+    failed = 0
+    before = len(batch.tasks) - batch.waiting
+
+    def tell(record: Record) -> None:
+        nonlocal failed
+        failed += record.state == FAILED
+        advance(1)
+        if record.state == DONE:
+            say(told(Outputs(output, record.name).mask, record.cloud_share))
+        elif record.state == SKIPPED:
+            say(f"{record.scene}: skipped, {record.error}")
+        else:
+            complain(f"Failed: {record.error}")
+
+    if before:
+        click.echo(f"{before} of {len(batch.tasks)} scenes were done before")
+    try:
+        with c_notes_off(), count_bar("scenes", batch.waiting) as (advance, say, complain):
+            batch.run(tell)
+    except KeyboardInterrupt:
+        click.echo("\nStopped; the same command goes on where it was", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    if failed:
+        raise BatchError(
+            f"{failed} of {len(batch.tasks)} scenes failed; {batch.manifest.path} says why, and "
+            "the same command tries them again"
+        )

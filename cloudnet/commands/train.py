@@ -14,6 +14,7 @@ import click.core
 
 from cloudnet.commands.options import (
     FILE,
+    INTERRUPTED,
     import_tensorflow,
     make_reading,
     reading_options,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from cloudnet.dataset import DataSet
     from cloudnet.run import Run
     from cloudnet.train import Progress, TrainConfig
-
-INTERRUPTED = 130
-"""Exit code of a command ended by Ctrl-C, as shells have it."""
 
 CLEAR_TO_END = "\x1b[K"
 """Tells a terminal to clear what the bar left on the line."""
