@@ -17,7 +17,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from cloudnet.errors import SceneError
-from cloudnet.scene import NpyScene, Reading, find_scene_files, open_scene
+from cloudnet.npy import NpyScene
+from cloudnet.reading import Reading
+from cloudnet.scene import find_scene_files, open_scene
 from cloudnet.spec import CATALOGUE_BANDS
 from cloudnet.tiles import Window
 from tests.helpers import lopsided_scene, write_scene_npy, write_scene_tif

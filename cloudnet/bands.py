@@ -1,0 +1,69 @@
+"""Which of a file's bands are red, green, blue and NIR, and which of their numbers are no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudnet.errors import SceneError
+from cloudnet.spec import BAND_NAMES, BANDS
+
+Valid: TypeAlias = NDArray[np.bool_]
+
+
+def find_bands(
+    path: str | Path, names: Sequence[str], count: int, wanted: Sequence[str] | None
+) -> tuple[int, ...]:
+    """Return the numbers, from 1, of red, green, blue and NIR in a file of `count` bands."""
+    known = [name.strip().lower() for name in names]
+    if wanted is None:
+        found = [_named(known, BAND_NAMES[band]) for band in BANDS]
+    else:
+        found = [
+            int(entry) if entry.strip().isdecimal() else _named(known, aliases(entry))
+            for entry in wanted
+        ]
+    if any(number is None or not 1 <= number <= count for number in found):
+        described = ", ".join(name for name in names if name) or "no descriptions"
+        raise SceneError(
+            f"{path} has {count} bands ({described}); name those for red, green, blue and NIR "
+            "by number or description, such as --bands 3,2,1,4"
+        )
+    if len(set(found)) != len(found):
+        raise SceneError(f"{path}: --bands {','.join(wanted or ())} names a band twice")
+    return tuple(number for number in found if number is not None)
+
+
+def aliases(name: str) -> tuple[str, ...]:
+    """Return every way to write a band's name that `name` may stand for."""
+    low = name.strip().lower()
+    return next((names for names in BAND_NAMES.values() if low in names), (low,))
+
+
+def _named(known: Sequence[str], aliases: Sequence[str]) -> int | None:
+    """Return the number, from 1, of the one band that bears one of the names, if it is one."""
+    found = [number for number, name in enumerate(known, start=1) if name and name in aliases]
+    return found[0] if len(found) == 1 else None
+
+
+def nodata_values(
+    told: Sequence[float | None], by_user: float | None
+) -> NDArray[np.float64] | None:
+    """Return the value of no data by band, NaN for a band without; None where no band has one."""
+    values = np.array([by_user if by_user is not None else value for value in told], dtype=float)
+    return None if np.isnan(values).all() else values
+
+
+def not_nodata(numbers: NDArray[Any], nodata: NDArray[np.float64] | None) -> Valid:
+    """Return where no band (bands, rows, cols) has its value of no data."""
+    if nodata is None:
+        return np.ones(numbers.shape[1:], dtype=bool)
+    if numbers.dtype.kind == "f":
+        # A file may write 0.1 as a double where its numbers are single: compare as they are.
+        with np.errstate(over="ignore"):
+            nodata = nodata.astype(numbers.dtype)
+    return np.asarray((numbers != nodata[:, np.newaxis, np.newaxis]).all(axis=0))

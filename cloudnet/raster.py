@@ -1,0 +1,115 @@
+"""Scenes in one file that GDAL reads: GeoTIFF in the first place, also cloud-optimised ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window as RasterioWindow
+
+from cloudnet.bands import Valid, find_bands, nodata_values, not_nodata
+from cloudnet.errors import SceneError
+from cloudnet.files import quiet
+from cloudnet.georeference import overview_level
+from cloudnet.reading import Reading, readable
+from cloudnet.scene import Scene
+from cloudnet.tiles import Window
+
+
+class RasterScene(Scene):
+    """A raster file that GDAL reads, open until closed; for one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The file or the address.
+    reading
+        What it does not tell.
+    gdal_path
+        What GDAL calls it; None: as we do.
+    """
+
+    def __init__(self, path: str | Path, reading: Reading, gdal_path: str | None = None) -> None:
+        self.path = path
+        self._file, _ = open_raster(path, gdal_path or path, reading.resolution_m)
+        try:
+            with readable(path):
+                self._describe(reading)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _describe(self, reading: Reading) -> None:
+        source = self._file
+        self.rows, self.cols = source.height, source.width
+        self.crs = source.crs
+        placed = source.crs is not None or not source.transform.is_identity
+        self.transform = source.transform if placed else None
+        names = [name or "" for name in source.descriptions]
+        self.band_numbers = find_bands(self.path, names, source.count, reading.bands)
+        chosen = [number - 1 for number in self.band_numbers]
+        self.band_names = tuple(names[index] for index in chosen)
+        kinds = {source.dtypes[index] for index in chosen}
+        if any("complex" in kind for kind in kinds):
+            raise SceneError(f"{self.path} holds complex numbers; a scene holds real ones")
+        self.dtype = np.result_type(*kinds)
+        self._nodata = nodata_values([source.nodatavals[index] for index in chosen], reading.nodata)
+        self._mask_band = self._find_mask(chosen)
+        scales = np.array([source.scales[index] for index in chosen])
+        offsets = np.array([source.offsets[index] for index in chosen])
+        self._set_scaling(reading, scales, offsets)
+
+    def _find_mask(self, chosen: Sequence[int]) -> int | None:
+        """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
+
+        GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
+        sees no alpha band among five, and takes the fourth of four uint8 bands, our NIR, for one.
+        """
+        source = self._file
+        for index, meaning in enumerate(source.colorinterp):
+            if meaning == ColorInterp.alpha and index not in chosen:
+                return index + 1
+        flags = source.mask_flag_enums[chosen[0]]
+        return 0 if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags else None
+
+    def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
+        part = RasterioWindow(window.col, window.row, window.cols, window.rows)
+        numbers = self._file.read(self.band_numbers, window=part)
+        valid = not_nodata(numbers, self._nodata)
+        if self._mask_band == 0:
+            valid &= self._file.read_masks(self.band_numbers[0], window=part) != 0
+        elif self._mask_band is not None:
+            valid &= self._file.read(self._mask_band, window=part) != 0
+        return numbers, valid
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_raster(
+    name: str | Path, gdal_path: str | Path, resolution_m: int | None
+) -> tuple[Any, int | None]:
+    """Open a raster file at a resolution; return it and which of its overviews it is, if it is one.
+
+    Raises
+    ------
+    SceneError
+        When it is none, or has no such resolution.
+    """
+    with readable(name), quiet(NotGeoreferencedWarning):
+        file = rasterio.open(gdal_path)
+        try:
+            level = overview_level(name, file, resolution_m)
+        except BaseException:
+            file.close()
+            raise
+        if level is None:
+            return file, None
+        file.close()
+        return rasterio.open(gdal_path, OVERVIEW_LEVEL=level), level
