@@ -81,25 +81,29 @@ class BandFilesScene(Scene):
         self.band_numbers = tuple(range(1, len(BANDS) + 1))
         self._files = files
         with ExitStack() as opened:
-            rasters = []
+            rasters, overviews = [], []
             for file in files:
-                raster, level = open_raster(file.label, file.gdal_path, reading.resolution_m)
+                raster, overview = open_raster(file.label, file.gdal_path, reading.resolution_m)
                 rasters.append(opened.enter_context(raster))
-            self._smoothed = level is not None and raster.driver.startswith("JP2")
-            self._describe(rasters, reading)
+                overviews.append(opened.enter_context(overview))
+            self._describe(rasters, overviews[0], reading)
+            self._smoothed = raster is not overview and raster.driver.startswith("JP2")
             opened.pop_all()
+        for raster, overview in zip(rasters, overviews):
+            if raster is not overview:
+                raster.close()
         threads = max(usable_cores() // len(BANDS), 1)
-        self._readers = [CellReader(raster, threads) for raster in rasters]
+        self._readers = [CellReader(overview, threads) for overview in overviews]
         self._workers = ThreadPoolExecutor(len(BANDS), thread_name_prefix="band")
 
-    def _describe(self, rasters: Sequence[Any], reading: Reading) -> None:
+    def _describe(self, rasters: Sequence[Any], overview: Any, reading: Reading) -> None:
         first = rasters[0]
-        for file, raster in zip(self._files, rasters):
-            _check_grid(self._files[0], first, file, raster)
-        self.rows, self.cols = first.shape
+        for band_file, raster in zip(self._files, rasters):
+            _check_grid(self._files[0], first, band_file, raster)
+        self.rows, self.cols = overview.shape
         self.crs = first.crs
         placed = first.crs is not None or not first.transform.is_identity
-        self.transform = first.transform if placed else None
+        self.transform = overview.transform if placed else None
         self.dtype = np.result_type(*(raster.dtypes[0] for raster in rasters))
         nodata = [
             raster.nodata if file.nodata is None else file.nodata

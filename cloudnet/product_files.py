@@ -14,6 +14,9 @@ from cloudnet.errors import SceneError
 METADATA = re.compile(r"(?:MTD_MSIL(?:1C|2A)|S2\w_\w+_MTD_SAFL(?:1C|2A)_\w+)\.xml")
 """Names of a product's metadata: since December 2016, and before."""
 
+LEAST_RATIO = 0.999
+"""Deflate adds five bytes to a block of 65,535 at most (RFC 1951, section 3.2.4)."""
+
 GRANULES = "GRANULE"
 MOST_XML_BYTES = 20_000_000
 """Several hundred times the size of real metadata."""
@@ -150,15 +153,12 @@ class ZipFiles(ProductFiles):
         """Return a member whose sizes are credible and that no password protects."""
         info = self._members[name]
         stored = info.compress_type == zipfile.ZIP_STORED
-        if stored and info.file_size != info.compress_size:
+        least = info.compress_size * (1.0 if stored else LEAST_RATIO) - (0 if stored else 64)
+        most = info.compress_size * (1 if stored else LARGEST_RATIO)
+        if not least <= info.file_size <= most:
             raise SceneError(
                 f"{self.label(name)} says that {info.compress_size} bytes unpack to "
-                f"{info.file_size} though they are stored as they are; get the zip again"
-            )
-        if info.file_size > LARGEST_RATIO * max(info.compress_size, 1):
-            raise SceneError(
-                f"{self.label(name)} says that {info.compress_size} bytes unpack to "
-                f"{info.file_size}, more than is credible; get the zip again"
+                f"{info.file_size}, which cannot be; get the zip again"
             )
         if info.flag_bits & 1:
             raise SceneError(f"{self.label(name)} is encrypted; unpack it first")

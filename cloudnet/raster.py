@@ -37,20 +37,22 @@ class RasterScene(Scene):
 
     def __init__(self, path: str | Path, reading: Reading, gdal_path: str | None = None) -> None:
         self.path = path
-        self._file, _ = open_raster(path, gdal_path or path, reading.resolution_m)
+        file, self._file = open_raster(path, gdal_path or path, reading.resolution_m)
         try:
             with readable(path):
-                self._describe(reading)
+                self._describe(file, reading)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+        finally:
+            if file is not self._file:
+                file.close()
 
-    def _describe(self, reading: Reading) -> None:
-        source = self._file
-        self.rows, self.cols = source.height, source.width
+    def _describe(self, source: Any, reading: Reading) -> None:
+        self.rows, self.cols = self._file.shape
         self.crs = source.crs
         placed = source.crs is not None or not source.transform.is_identity
-        self.transform = source.transform if placed else None
+        self.transform = self._file.transform if placed else None
         names = [name or "" for name in source.descriptions]
         self.band_numbers = find_bands(self.path, names, source.count, reading.bands)
         chosen = [number - 1 for number in self.band_numbers]
@@ -60,23 +62,10 @@ class RasterScene(Scene):
             raise SceneError(f"{self.path} holds complex numbers; a scene holds real ones")
         self.dtype = np.result_type(*kinds)
         self._nodata = nodata_values([source.nodatavals[index] for index in chosen], reading.nodata)
-        self._mask_band = self._find_mask(chosen)
+        self._mask_band = _find_mask(source, chosen)
         scales = np.array([source.scales[index] for index in chosen])
         offsets = np.array([source.offsets[index] for index in chosen])
         self._set_scaling(reading, scales, offsets)
-
-    def _find_mask(self, chosen: Sequence[int]) -> int | None:
-        """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
-
-        GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
-        sees no alpha band among five, and takes the fourth of four uint8 bands, our NIR, for one.
-        """
-        source = self._file
-        for index, meaning in enumerate(source.colorinterp):
-            if meaning == ColorInterp.alpha and index not in chosen:
-                return index + 1
-        flags = source.mask_flag_enums[chosen[0]]
-        return 0 if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags else None
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         part = RasterioWindow(window.col, window.row, window.cols, window.rows)
@@ -92,10 +81,25 @@ class RasterScene(Scene):
         self._file.close()
 
 
+def _find_mask(source: Any, chosen: Sequence[int]) -> int | None:
+    """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
+
+    GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
+    sees no alpha band among five, and takes the fourth of four uint8 bands, our NIR, for one.
+    """
+    for index, meaning in enumerate(source.colorinterp):
+        if meaning == ColorInterp.alpha and index not in chosen:
+            return index + 1
+    flags = source.mask_flag_enums[chosen[0]]
+    return 0 if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags else None
+
+
 def open_raster(
     name: str | Path, gdal_path: str | Path, resolution_m: int | None
-) -> tuple[Any, int | None]:
-    """Open a raster file at a resolution; return it and which of its overviews it is, if it is one.
+) -> tuple[Any, Any]:
+    """Open a raster file, and its overview of a resolution, which may be the file itself.
+
+    An overview has pixels and their grid; what else there is to know of them, the file tells.
 
     Raises
     ------
@@ -106,10 +110,7 @@ def open_raster(
         file = rasterio.open(gdal_path)
         try:
             level = overview_level(name, file, resolution_m)
+            return file, file if level is None else rasterio.open(gdal_path, OVERVIEW_LEVEL=level)
         except BaseException:
             file.close()
             raise
-        if level is None:
-            return file, None
-        file.close()
-        return rasterio.open(gdal_path, OVERVIEW_LEVEL=level), level

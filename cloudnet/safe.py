@@ -112,8 +112,8 @@ def _no_product(files: ProductFiles) -> SceneError:
         manifest = parse_xml(files.read(MANIFEST), files.label(MANIFEST))
         mission = " ".join(texts(manifest, "familyName")[:1]) or "another mission"
         return SceneError(
-            f"{files.path} is a product of {mission}, without metadata of Sentinel-2 (MTD_MSIL1C.xml "
-            "or MTD_MSIL2A.xml)"
+            f"{files.path} is a product of {mission}: it has no metadata of Sentinel-2, "
+            "MTD_MSIL1C.xml or MTD_MSIL2A.xml"
         )
     kind = "a zip" if isinstance(files, ZipFiles) else "a folder"
     return SceneError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -21,6 +22,7 @@ Reflectance: TypeAlias = NDArray[np.float32]
 Valid: TypeAlias = NDArray[np.bool_]
 
 SCENE_SUFFIXES = (".npy", ".tif", ".tiff")
+ITEM_SUFFIXES = (".json", ".geojson")
 
 PRODUCT_SUFFIX = re.compile(r"(\.SAFE)?\.zip$|\.SAFE$", re.IGNORECASE)
 
@@ -47,8 +49,8 @@ class Scene(ABC):
 
     Attributes
     ----------
-    path
-        The file, folder, zip or address.
+    path, name
+        The file, folder, zip or address, and what its products are called: `scene_name`.
     rows, cols
         Size in pixels.
     band_numbers
@@ -69,6 +71,7 @@ class Scene(ABC):
     """
 
     path: str | Path
+    name: str
     rows: int
     cols: int
     band_numbers: tuple[int, ...]
@@ -81,11 +84,6 @@ class Scene(ABC):
     baseline: str | None = None
     crs: Any = None
     transform: Any = None
-
-    @property
-    def name(self) -> str:
-        """What the products of this scene are called: `scene_name` of its path."""
-        return scene_name(self.path)
 
     @property
     def pixel_m(self) -> float | None:
@@ -262,6 +260,7 @@ def open_scene(
         whose unit is unknown.
     """
     scene = _open(path, reading or Reading())
+    scene.name = scene_name(path)
     try:
         if scene.rows == 0 or scene.cols == 0:
             raise SceneError(f"{path} is empty: {scene.rows} x {scene.cols} pixels")
@@ -290,7 +289,7 @@ def _open(source: Any, reading: Reading) -> Scene:
         from cloudnet.safe import open_product
 
         return open_product(path, reading)
-    if path.suffix.lower() in (".json", ".geojson"):
+    if path.suffix.lower() in ITEM_SUFFIXES:
         from cloudnet.stac import open_item_file
 
         return open_item_file(path, reading)
@@ -313,16 +312,32 @@ def scene_name(source: Any) -> str:
         id; a file or an address its last part without the suffix.
     """
     if hasattr(source, "to_dict"):
-        return str(source.id)
+        return _plain(str(source.id))
     if is_address(source):
-        source = unquote(urlsplit(source).path.rstrip("/")).rpartition("/")[2] or "scene"
-        return re.sub(r"\.(tiff?|jp2|(geo)?json)$", "", source, flags=re.IGNORECASE)
+        last = unquote(urlsplit(source).path.rstrip("/").rpartition("/")[2])
+        return _plain(re.sub(r"\.(tiff?|jp2|(geo)?json)$", "", last, flags=re.IGNORECASE))
     path = Path(source)
+    if path.suffix.lower() in ITEM_SUFFIXES:
+        return _item_id(path) or path.stem
     if path.suffix.lower() == ".xml":
         path = path.absolute().parent
     if PRODUCT_SUFFIX.search(path.name):
         return PRODUCT_SUFFIX.sub("", path.name)
     return path.resolve().name if path.is_dir() else path.stem
+
+
+def _item_id(path: Path) -> str:
+    """Return the id of an item in a file; empty where it is none, which opening it tells."""
+    try:
+        item = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return _plain(str(item.get("id", ""))) if isinstance(item, dict) else ""
+
+
+def _plain(name: str) -> str:
+    """Return a name from elsewhere as one that stays in the folder of the products."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "scene"
 
 
 def find_scene_files(folder: Path) -> list[Path]:

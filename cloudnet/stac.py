@@ -76,7 +76,7 @@ def open_item_dict(item: Any, home: str, reading: Reading) -> Scene:
 
 
 def _level(item: Json, properties: Json) -> str | None:
-    """Return the level that an item of Sentinel-2 tells, by its product's type or its collection."""
+    """Return the level that an item tells, by its product's type or its collection."""
     kinds = (
         properties.get("s2:product_type"),
         properties.get("processing:level"),

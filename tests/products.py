@@ -160,6 +160,7 @@ def write_jp2(path: Path, numbers: Numbers, *, block_px: int = 1024, **profile: 
         "dtype": numbers.dtype,
         "crs": "EPSG:32633",
         "transform": UTM_10M,
+        "tiled": True,
         "REVERSIBLE": "YES",
         "QUALITY": 100,
         "BLOCKXSIZE": block_px,

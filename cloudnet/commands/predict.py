@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudnet.commands.options import (
     FILE,
+    SCENE,
     atol_option,
     c_notes_off,
     compared_model,
     describe,
-    make_reading,
     model_option,
     overwrite_option,
     reading_options,
@@ -21,9 +21,12 @@ from cloudnet.commands.options import (
     threshold_option,
 )
 
+if TYPE_CHECKING:
+    from cloudnet.reading import Reading
+
 
 @click.command(short_help="Write the cloud masks of scenes.")
-@click.argument("scenes", type=FILE, nargs=-1, required=True)
+@click.argument("scenes", type=SCENE, nargs=-1, required=True)
 @model_option
 @click.option("-o", "--output", type=FILE, required=True, help="Folder of the products.")
 @click.option("--probability", is_flag=True, help="Write the probability too, in per cent.")
@@ -42,29 +45,26 @@ from cloudnet.commands.options import (
 @overwrite_option
 @reading_options
 def predict(
-    scenes: tuple[Path, ...],
+    scenes: tuple[str | Path, ...],
     model: Path | None,
     output: Path,
     net: Path | None,
     atol: float,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
+    reading: Reading,
     **settings: Any,
 ) -> None:
     """Write the cloud masks of SCENES: NAME_cloudmask.tif (0 clear, 1 cloud, 255 no data), a
     quicklook and a summary. The model is compared with Keras's answers before anything is written.
     """
     from cloudnet.predict import PredictOptions, check_outputs, predict_scene
+    from cloudnet.scene import scene_name
 
     options = PredictOptions(**settings)
-    reading = make_reading(bands, scale, offset, nodata)
     check_outputs(scenes, output, options)
     loaded, comparison = compared_model(model, net, atol)
     click.echo(describe(comparison))
     for scene in scenes:
-        with c_notes_off(), share_bar(scene.name) as advance:
+        with c_notes_off(), share_bar(scene_name(scene)) as advance:
             prediction = predict_scene(
                 scene,
                 loaded,
