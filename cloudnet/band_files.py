@@ -83,15 +83,14 @@ class BandFilesScene(Scene):
         with ExitStack() as opened:
             rasters, overviews = [], []
             for file in files:
-                raster, overview = open_raster(file.label, file.gdal_path, reading.resolution_m)
+                raster, overview = open_raster(
+                    file.label, file.gdal_path, reading.resolution_m, halve=True
+                )
                 rasters.append(opened.enter_context(raster))
                 overviews.append(opened.enter_context(overview))
             self._describe(rasters, overviews[0], reading)
-            self._smoothed = raster is not overview and raster.driver.startswith("JP2")
-            opened.pop_all()
-        for raster, overview in zip(rasters, overviews):
-            if raster is not overview:
-                raster.close()
+            self._smoothed = overviews[0] is not rasters[0]
+            self._opened = opened.pop_all()
         threads = max(usable_cores() // len(BANDS), 1)
         self._readers = [CellReader(overview, threads) for overview in overviews]
         self._workers = ThreadPoolExecutor(len(BANDS), thread_name_prefix="band")
@@ -139,13 +138,15 @@ class BandFilesScene(Scene):
     def close(self) -> None:
         self._workers.shutdown()
         for reader in self._readers:
-            reader.close()
+            reader.forget()
+        self._opened.close()
 
 
 def not_smoothed(numbers: NDArray[Any], nodata: NDArray[np.float64]) -> Valid:
     """Return where numbers (bands, rows, cols) decoded at half resolution are of valid pixels only.
 
-    The low-pass filter of JPEG 2000 (ISO/IEC 15444-1, annex F) reaches two pixels out, so that
+    The low-pass filter of JPEG 2000 (ISO/IEC 15444-1, annex F) reaches two pixels out, and an
+    overview of a file that does not name its no data takes means over it, so that
     numbers beside no data are mixed with it, and a dark number beside a bright one may come out
     as 0. No data in earnest is therefore told by 3 x 3 pixels of a band that all have its value,
     and its surroundings are left out with it.

@@ -32,7 +32,7 @@ class CellReader:
     Parameters
     ----------
     file
-        An open rasterio dataset; it is closed with the reader.
+        An open rasterio dataset.
     threads
         That GDAL may use for decoding, where its driver can.
     """
@@ -62,7 +62,7 @@ class CellReader:
             self._load(row, [col for col in columns if (row, col) not in self._cells])
             for col in columns:
                 self._paste((row, col), window, out)
-            self._forget()
+            self.forget(self._most)
 
     def _load(self, row: int, columns: list[int]) -> None:
         """Decode cells of one row, as many neighbours at a time as there are threads."""
@@ -87,11 +87,7 @@ class CellReader:
         shared = window.intersection(whole)
         out[shared.within(window).slices] = cell[shared.within(whole).slices]
 
-    def _forget(self) -> None:
-        while len(self._cells) > self._most:
+    def forget(self, most: int = 0) -> None:
+        """Give back all cells but the `most` that were used last."""
+        while len(self._cells) > most:
             self._cells.popitem(last=False)
-
-    def close(self) -> None:
-        """Close the file and give the memory back."""
-        self._cells.clear()
-        self._file.close()

@@ -38,8 +38,15 @@ def pixel_size_m(crs: Any, transform: Any, rows: int, cols: int) -> float | None
     return (across + down) / 2
 
 
-def overview_level(name: object, file: Any, resolution_m: int | None) -> int | None:
-    """Return the overview of an open raster file to be read for a resolution; None: the file.
+FILE_ITSELF = -1
+"""The level of a file that is read as it is."""
+
+
+def overview_level(name: object, file: Any, resolution_m: int | None, *, halve: bool) -> int | None:
+    """Return the overview of an open raster file to be read for a resolution.
+
+    `FILE_ITSELF` where it has the resolution; None, with `halve`, where its pixels are half as
+    large and it has no such overview, as JPEG 2000 files of less than 256 pixels.
 
     Of a JPEG 2000 file an overview is what its wavelets give at half the resolution, at a quarter
     of the decoding.
@@ -47,17 +54,19 @@ def overview_level(name: object, file: Any, resolution_m: int | None) -> int | N
     Raises
     ------
     SceneError
-        When neither the file nor an overview has such pixels, or their size is not known.
+        When its pixels are of another size, or of one that is not known.
     """
     if resolution_m is None:
-        return None
+        return FILE_ITSELF
     pixel_m = pixel_size_m(file.crs, file.transform, file.height, file.width)
     if pixel_m is None:
         raise SceneError(f"{name} does not tell how large its pixels are; leave --resolution out")
     factors = [1, *file.overviews(1)]
     for level, factor in enumerate(factors):
         if abs(pixel_m * factor / resolution_m - 1) < SAME_SIZE:
-            return level - 1 if level else None
+            return level - 1
+    if halve and abs(2 * pixel_m / resolution_m - 1) < SAME_SIZE:
+        return None
     sizes = ", ".join(f"{pixel_m * factor:.4g}" for factor in factors)
     raise SceneError(
         f"{name} can be decoded at {sizes} m, not at {resolution_m} m; give another --resolution "

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.bands import Valid, find_bands, nodata_values, not_nodata
 from cloudnet.errors import SceneError
 from cloudnet.files import quiet
-from cloudnet.georeference import overview_level
+from cloudnet.georeference import FILE_ITSELF, overview_level
 from cloudnet.reading import Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.tiles import Window
@@ -95,22 +97,35 @@ def _find_mask(source: Any, chosen: Sequence[int]) -> int | None:
 
 
 def open_raster(
-    name: str | Path, gdal_path: str | Path, resolution_m: int | None
+    name: str | Path, gdal_path: str | Path, resolution_m: int | None, *, halve: bool = False
 ) -> tuple[Any, Any]:
-    """Open a raster file, and its overview of a resolution, which may be the file itself.
+    """Open a raster file, and what has its pixels at a resolution, which may be the file itself.
 
-    An overview has pixels and their grid; what else there is to know of them, the file tells.
+    Else it is an overview, or, with `halve` and where there is none, a view that takes the mean of
+    four pixels. Both have pixels and a grid; what else there is to know of them, the file tells.
 
     Raises
     ------
     SceneError
-        When it is none, or has no such resolution.
+        When it is none, or cannot be read at this resolution.
     """
     with readable(name), quiet(NotGeoreferencedWarning):
         file = rasterio.open(gdal_path)
         try:
-            level = overview_level(name, file, resolution_m)
-            return file, file if level is None else rasterio.open(gdal_path, OVERVIEW_LEVEL=level)
+            level = overview_level(name, file, resolution_m, halve=halve)
+            if level is None:
+                return file, _halved(file)
+            if level == FILE_ITSELF:
+                return file, file
+            return file, rasterio.open(gdal_path, OVERVIEW_LEVEL=level)
         except BaseException:
             file.close()
             raise
+
+
+def _halved(file: Any) -> Any:
+    """Return a view of a file on a grid half as fine, each pixel the mean of four."""
+    rows, cols = (-(-side // 2) for side in file.shape)
+    a, b, c, d, e, f = file.transform[:6]
+    grid = Affine(2 * a, 2 * b, c, 2 * d, 2 * e, f)
+    return WarpedVRT(file, transform=grid, height=rows, width=cols, resampling=Resampling.average)

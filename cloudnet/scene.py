@@ -332,7 +332,8 @@ def _item_id(path: Path) -> str:
         item = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return ""
-    return _plain(str(item.get("id", ""))) if isinstance(item, dict) else ""
+    told = item.get("id") if isinstance(item, dict) else None
+    return _plain(str(told)) if told else ""
 
 
 def _plain(name: str) -> str:

@@ -38,7 +38,7 @@ def smooth(rows: int = ROWS, cols: int = COLS) -> Numbers:
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_safe(tmp_path_factory.mktemp("noise"), noise(), block_px=128)
+    return write_safe(tmp_path_factory.mktemp("noise"), noise(), block_px=256)
 
 
 @given(
@@ -106,7 +106,7 @@ def test_bands_are_decoded_side_by_side_and_a_bad_one_is_named(product: Path) ->
 
 @pytest.mark.parametrize("numbers", [noise(), smooth()], ids=["noise", "smooth"])
 def test_at_20_m_a_product_is_decoded_at_half_resolution(tmp_path: Path, numbers: Numbers) -> None:
-    product = write_safe(tmp_path, numbers, block_px=128)
+    product = write_safe(tmp_path, numbers, block_px=256)
     with open_scene(product, Reading(resolution_m=20)) as scene:
         half, valid = scene.read_numbers()
         assert (scene.rows, scene.cols, scene.pixel_m) == (210, 265, 20.0)
@@ -117,6 +117,19 @@ def test_at_20_m_a_product_is_decoded_at_half_resolution(tmp_path: Path, numbers
     thinned = numbers[::2, ::2].transpose(2, 0, 1).astype(float)
     difference = np.abs(half - thinned).mean()
     assert difference < 20 if numbers[0, 0, 0] == 2000 else difference > 500
+
+
+@pytest.mark.parametrize("sides", [(90, 70), (91, 71)])
+def test_at_20_m_a_product_too_small_for_overviews_is_averaged(
+    tmp_path: Path, sides: tuple[int, int]
+) -> None:
+    numbers = smooth(*sides)
+    with open_scene(write_safe(tmp_path, numbers), Reading(resolution_m=20)) as scene:
+        half, valid = scene.read_numbers()
+        assert (scene.rows, scene.cols, scene.pixel_m) == (*(-(-n // 2) for n in sides), 20.0)
+    means = numbers[:90, :70].reshape(45, 2, 35, 2, 4).mean(axis=(1, 3)).transpose(2, 0, 1)
+    np.testing.assert_allclose(half[:, :45, :35], means, atol=1)
+    assert valid.all()
 
 
 def test_at_20_m_windows_are_those_of_the_whole(product: Path) -> None:
@@ -132,7 +145,7 @@ def test_at_20_m_pixels_that_no_data_was_mixed_into_are_left_out(tmp_path: Path)
     row, col = np.ogrid[:ROWS, :COLS]
     numbers[col < 100 + row // 7] = 0
     numbers[300:, :, 3][col[0] > 200 + np.zeros(120, dtype=int)[:, np.newaxis]] = 0
-    product = write_safe(tmp_path, numbers, block_px=128)
+    product = write_safe(tmp_path, numbers, block_px=256)
     with open_scene(product, Reading(resolution_m=20)) as scene:
         half, valid = scene.read_numbers()
         parts = [scene.read_numbers(Window(row, 0, 30, 265))[1] for row in range(0, 210, 30)]
@@ -196,8 +209,8 @@ def test_files_are_closed_when_a_scene_is_refused(
     opened = []
     original = band_files.open_raster
 
-    def spy(*arguments: Any) -> Any:
-        opened.append(original(*arguments))
+    def spy(*arguments: Any, halve: bool) -> Any:
+        opened.append(original(*arguments, halve=halve))
         return opened[-1]
 
     monkeypatch.setattr(band_files, "open_raster", spy)
