@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def readable(name: str | Path) -> Iterator[None]:
         yield
     except (RasterioError, ValueError, EOFError, OSError, OverflowError, TokenError) as error:
         cause = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        cause = re.sub(r"/vsi\w+[?/][^\s']*", str(name), cause)
         broken = (
             "broke off, or is no readable image"
             if is_address(name)

@@ -26,7 +26,6 @@ PARTIAL = 206
 MOST_JSON_BYTES = 10_000_000
 
 GDAL_SETTINGS = {
-    "use_head": "no",
     "list_dir": "no",
     "empty_dir": "yes",
     "timeout": "60",

@@ -52,7 +52,7 @@ def test_a_cog_is_read_by_ranges(server: Server, tmp_path: Path) -> None:
     size = (tmp_path / "scene.tif").stat().st_size
     assert server.sent < size / 3
     assert {path for path, _ in server.asked} == {"/scene.tif"}
-    assert all(wanted for _, wanted in server.asked)
+    assert sum(not wanted for _, wanted in server.asked) <= 1  # how long it is, by HEAD
 
 
 def test_at_20_m_the_overview_alone_is_fetched(server: Server, tmp_path: Path) -> None:
