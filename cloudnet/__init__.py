@@ -15,6 +15,7 @@ from cloudnet._version import __version__
 from cloudnet.errors import CloudnetError
 
 if TYPE_CHECKING:
+    from cloudnet.dataarray import open_dataarray, predict_dataarray
     from cloudnet.dataset import open_dataset
     from cloudnet.predict import predict_scene
     from cloudnet.runtime import CloudModel, load_model
@@ -27,8 +28,10 @@ _HOME = {
     "ShippedModel": "cloudnet.shipped",
     "Spec": "cloudnet.spec",
     "load_model": "cloudnet.runtime",
+    "open_dataarray": "cloudnet.dataarray",
     "open_dataset": "cloudnet.dataset",
     "open_scene": "cloudnet.scene",
+    "predict_dataarray": "cloudnet.dataarray",
     "predict_scene": "cloudnet.predict",
     "shipped_models": "cloudnet.shipped",
 }
@@ -40,8 +43,10 @@ __all__ = [
     "Spec",
     "__version__",
     "load_model",
+    "open_dataarray",
     "open_dataset",
     "open_scene",
+    "predict_dataarray",
     "predict_scene",
     "shipped_models",
 ]

@@ -103,13 +103,13 @@ def test_an_address_of_something_else(server: Server, tmp_path: Path) -> None:
     refused(server.address("page.html"), "is no readable image")
 
 
-def test_commands_take_addresses(server: Server, tiny_onnx: Path, tmp_path: Path) -> None:
+def test_commands_take_addresses(server: Server, tmp_path: Path) -> None:
     address = server.address("scene.tif")
     shown = CliRunner().invoke(main, ["info", address])
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert f"scene ({address})" in shown.stdout
     out = tmp_path / "out"
-    words = ["predict", address, "-m", str(tiny_onnx), "-o", str(out), "--resolution", "20"]
+    words = ["predict", address, "-o", str(out), "--resolution", "20"]
     done = CliRunner().invoke(main, words)
     assert (done.exit_code, done.stderr) == (0, "")
     assert (out / "scene_cloudmask.tif").exists()
