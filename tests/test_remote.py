@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +23,21 @@ from tests.server import Server, serving
 ROWS, COLS = 1100, 1000
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(remote, "WAIT_S", 0.0)
-    monkeypatch.setitem(remote.GDAL_SETTINGS, "retry_delay", "0.01")
+@pytest.fixture(scope="module")
+def cog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(1)
     numbers = rng.integers(1, 9000, (ROWS, COLS, 4)).astype(np.uint16)
-    plain = write_scene_tif(tmp_path / "plain.tif", numbers)
-    copy(plain, tmp_path / "scene.tif", driver="COG", blocksize=256, compress="deflate")
+    folder = tmp_path_factory.mktemp("cog")
+    plain = write_scene_tif(folder / "plain.tif", numbers)
+    copy(plain, folder / "scene.tif", driver="COG", blocksize=256, compress="deflate")
+    return folder / "scene.tif"
+
+
+@pytest.fixture
+def server(cog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(remote, "WAIT_S", 0.0)
+    monkeypatch.setitem(remote.GDAL_SETTINGS, "retry_delay", "0.01")
+    shutil.copy(cog, tmp_path / "scene.tif")
     with serving(tmp_path) as server:
         yield server
 
