@@ -64,12 +64,14 @@ def open_item_dict(item: Any, home: str, reading: Reading) -> Scene:
     """
     if not isinstance(item, dict) or not isinstance(item.get("assets"), dict):
         raise SceneError(f"{home} is no STAC item; give one with assets")
-    properties = item.get("properties") or {}
-    names = _assets(item["assets"], home, reading)
-    files = [
-        _band_file(band, item["assets"][name], properties, f"{home}, asset {name}", home, reading)
-        for band, name in zip(BANDS, names)
-    ]
+    assets, properties = item["assets"], item.get("properties") or {}
+    try:
+        files = [
+            _band_file(band, assets[name], properties, f"{home}, asset {name}", home, reading)
+            for band, name in zip(BANDS, _assets(assets, home, reading))
+        ]
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
+        raise SceneError(f"{home} is no STAC item in order ({error}); get it again") from error
     baseline = next((str(properties[key]) for key in BASELINES if properties.get(key)), None)
     path = home if is_address(home) else Path(home)
     return BandFilesScene(path, files, reading, _level(item, properties), baseline)

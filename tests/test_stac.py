@@ -195,6 +195,10 @@ def test_assets_that_the_user_names(folder: Path) -> None:
         ('{"type": "Feature"}', "no STAC item"),
         ('{"assets": {}, "properties": 5}', "no assets for B04"),
         ("[" * 100_000, "no JSON"),
+        ('{"assets": {"red": 5, "x": 6}}', "no href"),
+        ('{"assets": {"x": 6}}', "no STAC item in order"),
+        ('{"assets": {"red": {"href": "a", "raster:bands": 5}}}', "no STAC item in order"),
+        ('{"assets": {"red": {"href": "a"}}, "properties": [1]}', "no STAC item in order"),
     ],
 )
 def test_files_that_are_no_items(tmp_path: Path, text: str, word: str) -> None:
