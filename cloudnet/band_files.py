@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudnet.bands import Valid, nodata_values, not_nodata
+from cloudnet.bands import Valid, as_number, nodata_values, not_nodata
 from cloudnet.cells import CellReader
 from cloudnet.cores import usable_cores
 from cloudnet.errors import SceneError
@@ -153,7 +153,8 @@ def not_smoothed(numbers: NDArray[Any], nodata: NDArray[np.float64]) -> Valid:
     """
     void = np.zeros(numbers.shape[1:], dtype=bool)
     for band, value in zip(numbers, nodata):
-        if (here := band == value).any():
+        same = as_number(value, numbers.dtype)
+        if same is not None and (here := band == same).any():
             void |= ~spread(~here, VOID_PX)
     return ~spread(void, VOID_PX + SPREAD_PX) if void.any() else ~void
 

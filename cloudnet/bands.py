@@ -60,10 +60,22 @@ def nodata_values(
 
 def not_nodata(numbers: NDArray[Any], nodata: NDArray[np.float64] | None) -> Valid:
     """Return where no band (bands, rows, cols) has its value of no data."""
-    if nodata is None:
-        return np.ones(numbers.shape[1:], dtype=bool)
-    if numbers.dtype.kind == "f":
-        # A file may write 0.1 as a double where its numbers are single: compare as they are.
+    valid = np.ones(numbers.shape[1:], dtype=bool)
+    for band, value in zip(numbers, [] if nodata is None else nodata):
+        if (same := as_number(value, numbers.dtype)) is not None:
+            valid &= band != same
+    return valid
+
+
+def as_number(value: float, dtype: np.dtype[Any]) -> Any:
+    """Return a value as a number of this type; None where it has none such.
+
+    Integers are several times faster to compare with their own kind; and a file may write 0.1 as a
+    double where its numbers are single.
+    """
+    if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            nodata = nodata.astype(numbers.dtype)
-    return np.asarray((numbers != nodata[:, np.newaxis, np.newaxis]).all(axis=0))
+            return dtype.type(value)
+    limits = np.iinfo(dtype)
+    whole = np.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+    return dtype.type(int(value)) if whole else None
