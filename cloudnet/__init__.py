@@ -16,6 +16,7 @@ from cloudnet.errors import CloudnetError
 
 if TYPE_CHECKING:
     from cloudnet.batch import predict_dataset
+    from cloudnet.dataarray import open_dataarray, predict_dataarray
     from cloudnet.dataset import open_dataset
     from cloudnet.predict import predict_scene
     from cloudnet.runtime import CloudModel, load_model
@@ -28,9 +29,11 @@ _HOME = {
     "ShippedModel": "cloudnet.shipped",
     "Spec": "cloudnet.spec",
     "load_model": "cloudnet.runtime",
+    "open_dataarray": "cloudnet.dataarray",
     "open_dataset": "cloudnet.dataset",
     "open_scene": "cloudnet.scene",
     "predict_dataset": "cloudnet.batch",
+    "predict_dataarray": "cloudnet.dataarray",
     "predict_scene": "cloudnet.predict",
     "shipped_models": "cloudnet.shipped",
 }
@@ -42,9 +45,11 @@ __all__ = [
     "Spec",
     "__version__",
     "load_model",
+    "open_dataarray",
     "open_dataset",
     "open_scene",
     "predict_dataset",
+    "predict_dataarray",
     "predict_scene",
     "shipped_models",
 ]

@@ -165,6 +165,12 @@ def unpacked_bytes(archive: Path) -> int:
         return sum(member.info.file_size for member in _members(source, archive, "", None))
 
 
+def list_members(archive: Path) -> list[Member]:
+    """Return the files of an archive that is not to be unpacked; raises as `is_unpacked`."""
+    with _opened(archive) as source:
+        return _members(source, archive, "", None)
+
+
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     """Open an archive; what zipfile raises on it becomes ArchiveError."""

@@ -19,8 +19,8 @@ from cloudnet.files import writable_folder
 from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
 from cloudnet.predict import PredictOptions
 from cloudnet.runtime import CloudModel, load_model, usable_cores
-from cloudnet.scene import Reading
-from cloudnet.scene_list import identity, scene_name
+from cloudnet.scene import Reading, scene_name
+from cloudnet.scene_list import identity
 from cloudnet.task import Job, Outcome, Task, make_job
 from cloudnet.workers import run_here, run_in_processes
 

@@ -18,7 +18,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.errors import CloudnetError, DatasetError
 from cloudnet.files import quiet
-from cloudnet.scene import Reading, Scene, find_scene_files, map_npy, open_scene, readable
+from cloudnet.npy import map_npy
+from cloudnet.reading import Reading, readable
+from cloudnet.scene import Scene, find_scene_files, open_scene
 from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 

@@ -20,7 +20,7 @@ from cloudnet.files import refuse_existing, whole_file, writable_folder
 from cloudnet.product import Outputs, open_layer, to_percent, write_summary
 from cloudnet.quicklook import Quicklook
 from cloudnet.runtime import DEFAULT_TILE_PX, CloudModel, to_mask
-from cloudnet.scene import Reading, Scene, open_scene
+from cloudnet.scene import Reading, Scene, open_scene, scene_name
 from cloudnet.spec import CLOUD, NO_DATA
 
 Counts: TypeAlias = NDArray[np.int64]
@@ -137,7 +137,7 @@ def predict_scene(
     return Prediction(outputs, summary["cloud_share"], summary["valid_share"])
 
 
-def check_outputs(scenes: Sequence[Path], folder: Path, options: PredictOptions) -> None:
+def check_outputs(scenes: Sequence[str | Path], folder: Path, options: PredictOptions) -> None:
     """Check, before any work, that the products of all scenes can go to one folder.
 
     Raises
@@ -145,14 +145,14 @@ def check_outputs(scenes: Sequence[Path], folder: Path, options: PredictOptions)
     OutputError
         When two scenes bear one name, or a product is in the way.
     """
-    name, times = Counter(scene.stem for scene in scenes).most_common(1)[0]
+    name, times = Counter(map(scene_name, scenes)).most_common(1)[0]
     if times > 1:
-        alike = " and ".join(str(scene) for scene in scenes if scene.stem == name)
+        alike = " and ".join(str(scene) for scene in scenes if scene_name(scene) == name)
         raise OutputError(
             f"{alike} bear one name, so would their products; predict each into its own folder"
         )
     for scene in scenes:
-        wanted = _wanted(Outputs(folder, scene.stem), options)
+        wanted = _wanted(Outputs(folder, scene_name(scene)), options)
         refuse_existing([*wanted.values()], options.overwrite)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
+from cloudnet.cores import usable_cores as usable_cores
 from cloudnet.errors import ModelError
 from cloudnet.shipped import find_model, is_shipped
 from cloudnet.spec import (
@@ -298,13 +298,6 @@ def open_session(content: bytes, *, threads: int | None = None, optimised: bool 
     return onnxruntime.InferenceSession(
         content, sess_options=options, providers=["CPUExecutionProvider"]
     )
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:

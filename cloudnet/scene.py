@@ -1,33 +1,33 @@
-"""Scenes: `.npy` arrays and GeoTIFFs, read by window as reflectance and validity."""
+"""Scenes: one image of a place at a time, read by window as reflectance and validity."""
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from math import cos, hypot, radians
 from pathlib import Path
-from threading import Lock
-from tokenize import TokenError
 from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.errors import SceneError
-from cloudnet.files import quiet
-from cloudnet.spec import BAND_NAMES, BANDS, CATALOGUE_BANDS
+from cloudnet.georeference import pixel_size_m
+from cloudnet.reading import SCALE_HINT, is_address, readable
+from cloudnet.reading import Reading as Reading
 from cloudnet.tiles import Window, grid
 
 Reflectance: TypeAlias = NDArray[np.float32]
 Valid: TypeAlias = NDArray[np.bool_]
 
 SCENE_SUFFIXES = (".npy", ".tif", ".tiff")
+ITEM_SUFFIXES = (".json", ".geojson")
+
+PRODUCT_SUFFIX = re.compile(r"(\.SAFE)?\.zip$|\.SAFE$", re.IGNORECASE)
+
+WHOLE_OFFSET = 1e-6
+"""An offset this close to a whole digital number, as a share of it, is one: -0.1 / 0.0001."""
 
 PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
 """What the 1st and 99th percentile of a scene may be. The largest top-of-atmosphere reflectance
@@ -43,47 +43,6 @@ SEARCH_PX = 512
 """Side of the windows that are looked at for plausible numbers: at first, and where those hold no
 valid pixel."""
 
-METRES_PER_DEGREE = 111_320.0
-"""Length of a degree of latitude on a sphere of the Earth's mean radius."""
-
-SCALE_HINT = (
-    "give --scale and --offset (reflectance = number x scale + offset; Sentinel-2: --scale 0.0001 "
-    "--offset 0, or --offset -0.1 from processing baseline 04.00 on)"
-)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the numbers of a file become reflectance.
-
-    Attributes
-    ----------
-    bands
-        Numbers, from 1, or names of the bands for red, green, blue and NIR; None: told by the file.
-    scale, offset
-        reflectance = number x scale + offset; None: told by the file.
-    nodata
-        The number that stands for no data in any band; None: told by the file.
-    """
-
-    bands: tuple[str, ...] | None = None
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.bands is not None and len(self.bands) != len(BANDS):
-            raise SceneError(
-                f"--bands names {len(self.bands)} bands; it takes {len(BANDS)}: "
-                "red, green, blue, NIR, such as --bands 3,2,1,4"
-            )
-        if self.bands is not None and len(set(self.bands)) != len(self.bands):
-            raise SceneError(f"--bands names a band twice: {','.join(self.bands)}")
-        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
-            raise SceneError(f"--scale is a number above 0, not {self.scale}")
-        if self.offset is not None and not np.isfinite(self.offset):
-            raise SceneError(f"--offset is a number, not {self.offset}")
-
 
 class Scene(ABC):
     """One image of a place at a time, read by window.
@@ -91,22 +50,28 @@ class Scene(ABC):
     Attributes
     ----------
     path, name
-        The file, and its name without the suffix.
+        The file, folder, zip or address, and what its products are called: `scene_name`.
     rows, cols
         Size in pixels.
     band_numbers
-        Numbers, from 1, of the file's bands for red, green, blue and NIR.
+        Numbers, from 1, of the file's bands for red, green, blue and NIR; 1 to 4 where each is in
+        a file of its own.
+    band_names
+        What the file or the product calls them, as far as it does.
     scale, offset
         (4,) float64: reflectance = number x scale + offset, band by band.
     dtype
         Of the numbers in the file.
     units_told
         True where scale and offset of every band come from the file.
+    level, baseline
+        Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell.
     crs, transform
         Of the grid as rasterio gives them; None where the file has none.
     """
 
-    path: Path
+    path: str | Path
+    name: str
     rows: int
     cols: int
     band_numbers: tuple[int, ...]
@@ -114,30 +79,16 @@ class Scene(ABC):
     offset: NDArray[np.float64]
     dtype: np.dtype[Any]
     units_told: bool
+    band_names: tuple[str, ...] = ()
+    level: str | None = None
+    baseline: str | None = None
     crs: Any = None
     transform: Any = None
 
     @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.path.stem
-
-    @property
     def pixel_m(self) -> float | None:
         """Side of a pixel in metres, the mean of both axes; None without georeferencing."""
-        if self.crs is None or self.transform is None:
-            return None
-        grid_to_map = self.transform
-        if self.crs.is_geographic:
-            latitude = grid_to_map.f + (grid_to_map.d * self.cols + grid_to_map.e * self.rows) / 2
-            east, north = METRES_PER_DEGREE * cos(radians(latitude)), METRES_PER_DEGREE
-        elif self.crs.is_projected:
-            east = north = float(self.crs.linear_units_factor[1])
-        else:
-            return None
-        across = hypot(grid_to_map.a * east, grid_to_map.d * north)
-        down = hypot(grid_to_map.b * east, grid_to_map.e * north)
-        return (across + down) / 2
+        return pixel_size_m(self.crs, self.transform, self.rows, self.cols)
 
     def read(self, window: Window | None = None) -> tuple[Reflectance, Valid]:
         """Read a window.
@@ -152,6 +103,34 @@ class Scene(ABC):
         reflectance : (rows, cols, 4) float32
             Red, green, blue, NIR; 1.0 = 100 %; 0 where not valid.
         valid : (rows, cols) bool
+            As from `read_numbers`.
+
+        Raises
+        ------
+        SceneError
+            When the file cannot be read there.
+        """
+        numbers, valid = self.read_numbers(window)
+        reflectance = self.to_reflectance(numbers)
+        if numbers.dtype.kind == "f":
+            valid &= np.isfinite(reflectance).all(axis=2)
+        if not valid.all():
+            reflectance[~valid] = 0.0
+        return reflectance, valid
+
+    def read_numbers(self, window: Window | None = None) -> tuple[NDArray[Any], Valid]:
+        """Read a window as the file has it, for one who converts it piece by piece.
+
+        Parameters
+        ----------
+        window
+            Inside the scene; None reads all of it.
+
+        Returns
+        -------
+        numbers : (4, rows, cols)
+            Red, green, blue, NIR: integers, or floats in units of the file, 32 bits at most.
+        valid : (rows, cols) bool
             False where a band is no data, not a number or infinite, or all four numbers are 0.
 
         Raises
@@ -163,19 +142,33 @@ class Scene(ABC):
         with readable(self.path):
             numbers, valid = self._numbers(window)
         valid &= numbers.any(axis=0)
-        # Numbers of 64 bits may be finite and still too large for 32.
+        if numbers.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # too large for 32 bits: infinite, so no data
+                numbers = numbers.astype(np.float32, copy=False)
+            valid &= np.isfinite(numbers).all(axis=0)
+        return numbers, valid
+
+    def to_reflectance(self, numbers: NDArray[Any]) -> Reflectance:
+        """Return numbers (4, rows, cols) of this scene as reflectance (rows, cols, 4).
+
+        The offset is added first, in digital numbers, where it is exact: numbers written with an
+        offset give the reflectance, to the bit, of those written without.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             bands = numbers.astype(np.float32)
+            if self.offset.any():
+                bands += self._number_offset[:, np.newaxis, np.newaxis]
             if (self.scale != 1.0).any():
                 bands *= self.scale.astype(np.float32)[:, np.newaxis, np.newaxis]
-            if self.offset.any():
-                bands += self.offset.astype(np.float32)[:, np.newaxis, np.newaxis]
-        if numbers.dtype.kind == "f":
-            valid &= np.isfinite(bands).all(axis=0)
-        reflectance = np.ascontiguousarray(bands.transpose(1, 2, 0))
-        if not valid.all():
-            reflectance[~valid] = 0.0
-        return reflectance, valid
+        return np.ascontiguousarray(bands.transpose(1, 2, 0))
+
+    @property
+    def _number_offset(self) -> NDArray[np.float32]:
+        """The offset in numbers of the file, whole where it is but for rounding."""
+        offset = self.offset / self.scale
+        whole = np.rint(offset)
+        close = np.abs(offset - whole) <= WHOLE_OFFSET * np.abs(whole)
+        return np.where(close, whole, offset).astype(np.float32)
 
     @abstractmethod
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
@@ -242,114 +235,20 @@ class Scene(ABC):
         return reflectance[valid].ravel()
 
 
-NPY_BANDS = {len(names): names for names in (CATALOGUE_BANDS, BANDS)}
-"""Names of the bands of an array, by their number."""
-
-
-class NpyScene(Scene):
-    """A numpy array (rows, cols, bands) on disk, mapped anew for each window.
-
-    Thirteen bands are those of the catalogue, four are red, green, blue, NIR.
-    """
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        self.path = path
-        array = map_npy(path)
-        if array.ndim != 3 or array.dtype.kind not in "fiu":
-            raise SceneError(
-                f"{path} holds {array.dtype} of shape {array.shape}; "
-                "a scene is an array of numbers (rows, cols, bands)"
-            )
-        self.rows, self.cols, count = array.shape
-        self.dtype = array.dtype
-        if count not in NPY_BANDS and reading.bands is None:
-            raise SceneError(
-                f"{path} has shape {array.shape}; a scene is (rows, cols, bands) with 13 bands "
-                "(the catalogue's) or 4 (red, green, blue, NIR), and others need --bands"
-            )
-        names = NPY_BANDS.get(count, ())
-        self.band_numbers = _find_bands(path, names, count, reading.bands)
-        self._nodata = _nodata_values([None] * len(BANDS), reading.nodata)
-        self._set_scaling(reading, np.ones(len(BANDS)), np.zeros(len(BANDS)))
-
-    def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
-        part = map_npy(self.path)[window.slices]
-        numbers = np.stack([part[..., number - 1] for number in self.band_numbers])
-        return numbers, _not_nodata(numbers, self._nodata)
-
-
-class GeoTiffScene(Scene):
-    """A raster file that GDAL reads, open until closed; for one thread at a time."""
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        self.path = path
-        with readable(path), quiet(NotGeoreferencedWarning):
-            self._file = rasterio.open(path)
-        try:
-            with readable(path):
-                self._describe(reading)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _describe(self, reading: Reading) -> None:
-        source = self._file
-        self.rows, self.cols = source.height, source.width
-        self.crs = source.crs
-        placed = source.crs is not None or not source.transform.is_identity
-        self.transform = source.transform if placed else None
-        names = [name or "" for name in source.descriptions]
-        self.band_numbers = _find_bands(self.path, names, source.count, reading.bands)
-        chosen = [number - 1 for number in self.band_numbers]
-        kinds = {source.dtypes[index] for index in chosen}
-        if any("complex" in kind for kind in kinds):
-            raise SceneError(f"{self.path} holds complex numbers; a scene holds real ones")
-        self.dtype = np.result_type(*kinds)
-        self._nodata = _nodata_values(
-            [source.nodatavals[index] for index in chosen], reading.nodata
-        )
-        self._mask_band = self._find_mask(chosen)
-        scales = np.array([source.scales[index] for index in chosen])
-        offsets = np.array([source.offsets[index] for index in chosen])
-        self._set_scaling(reading, scales, offsets)
-
-    def _find_mask(self, chosen: Sequence[int]) -> int | None:
-        """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
-
-        GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
-        sees no alpha band among five, and takes the fourth of four uint8 bands, our NIR, for one.
-        """
-        source = self._file
-        for index, meaning in enumerate(source.colorinterp):
-            if meaning == ColorInterp.alpha and index not in chosen:
-                return index + 1
-        flags = source.mask_flag_enums[chosen[0]]
-        return 0 if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags else None
-
-    def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
-        part = RasterioWindow(window.col, window.row, window.cols, window.rows)
-        numbers = self._file.read(self.band_numbers, window=part)
-        valid = _not_nodata(numbers, self._nodata)
-        if self._mask_band == 0:
-            valid &= self._file.read_masks(self.band_numbers[0], window=part) != 0
-        elif self._mask_band is not None:
-            valid &= self._file.read(self._mask_band, window=part) != 0
-        return numbers, valid
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def open_scene(path: str | Path, reading: Reading | None = None, *, checked: bool = False) -> Scene:
+def open_scene(
+    path: str | Path | Any, reading: Reading | None = None, *, checked: bool = False
+) -> Scene:
     """Open a scene for reading by window.
 
     Parameters
     ----------
     path
-        `.npy`: an array (rows, cols, 13), bands of the catalogue, or (rows, cols, 4). Anything else
-        is given to GDAL, GeoTIFF in the first place, its bands told by their descriptions.
+        `.npy`: an array (rows, cols, 13), bands of the catalogue, or (rows, cols, 4). A Sentinel-2
+        product: its SAFE folder, its zip, or a folder of its band files. A STAC item: its JSON
+        file or address, or a `pystac.Item`. Anything else, a file or an http(s) address, is given
+        to GDAL, GeoTIFF in the first place, its bands told by their descriptions.
     reading
-        What the file does not tell: bands, scale, offset, nodata.
+        What the file does not tell: bands, scale, offset, nodata; and the resolution.
     checked
         The scene was opened like this before: do not look at its numbers again. Without it, a
         scene whose file tells no units is sampled, and refused if it fits no reflectance.
@@ -357,24 +256,89 @@ def open_scene(path: str | Path, reading: Reading | None = None, *, checked: boo
     Raises
     ------
     SceneError
-        When the file is missing, is no image, lacks a band, or holds numbers whose unit is unknown.
+        When the file is missing, is no image, lacks a band, contradicts itself, or holds numbers
+        whose unit is unknown.
     """
-    path = Path(path)
+    scene = _open(path, reading or Reading())
+    scene.name = scene_name(path)
+    try:
+        if scene.rows == 0 or scene.cols == 0:
+            raise SceneError(f"{path} is empty: {scene.rows} x {scene.cols} pixels")
+        if not checked and not scene.units_told:
+            scene.check_plausible()
+    except BaseException:
+        scene.close()
+        raise
+    return scene
+
+
+def _open(source: Any, reading: Reading) -> Scene:
+    """Open a scene by its kind. The kinds build on this module, so each is imported when met."""
+    if hasattr(source, "to_dict"):
+        from cloudnet.stac import open_item
+
+        return open_item(source, reading)
+    if is_address(source):
+        from cloudnet.remote import open_address
+
+        return open_address(source, reading)
+    path = Path(source)
     if not path.exists():
         raise SceneError(f"{path} does not exist")
-    if path.is_dir():
-        raise SceneError(f"{path} is a folder; a scene is a .npy or GeoTIFF file")
-    kind = NpyScene if path.suffix.lower() == ".npy" else GeoTiffScene
-    scene = kind(path, reading or Reading())
-    if scene.rows == 0 or scene.cols == 0:
-        raise SceneError(f"{path} is empty: {scene.rows} x {scene.cols} pixels")
-    if not checked and not scene.units_told:
-        try:
-            scene.check_plausible()
-        except BaseException:
-            scene.close()
-            raise
-    return scene
+    if path.is_dir() or path.suffix.lower() in (".zip", ".xml"):
+        from cloudnet.safe import open_product
+
+        return open_product(path, reading)
+    if path.suffix.lower() in ITEM_SUFFIXES:
+        from cloudnet.stac import open_item_file
+
+        return open_item_file(path, reading)
+    if path.suffix.lower() == ".npy":
+        from cloudnet.npy import NpyScene
+
+        return NpyScene(path, reading)
+    from cloudnet.raster import RasterScene
+
+    return RasterScene(path, reading)
+
+
+def scene_name(source: Any) -> str:
+    """Return what the products of a scene are called, without opening it.
+
+    Parameters
+    ----------
+    source
+        As `open_scene` takes it. A product has its own name, without .SAFE and .zip; an item its
+        id; a file or an address its last part without the suffix.
+    """
+    if hasattr(source, "to_dict"):
+        return _plain(str(source.id))
+    if is_address(source):
+        last = unquote(urlsplit(source).path.rstrip("/").rpartition("/")[2])
+        return _plain(re.sub(r"\.(tiff?|jp2|(geo)?json)$", "", last, flags=re.IGNORECASE))
+    path = Path(source)
+    if path.suffix.lower() in ITEM_SUFFIXES:
+        return _item_id(path) or path.stem
+    if path.suffix.lower() == ".xml":
+        path = path.absolute().parent
+    if PRODUCT_SUFFIX.search(path.name):
+        return PRODUCT_SUFFIX.sub("", path.name)
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+def _item_id(path: Path) -> str:
+    """Return the id of an item in a file; empty where it is none, which opening it tells."""
+    try:
+        item = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    told = item.get("id") if isinstance(item, dict) else None
+    return _plain(str(told)) if told else ""
+
+
+def _plain(name: str) -> str:
+    """Return a name from elsewhere as one that stays in the folder of the products."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "scene"
 
 
 def find_scene_files(folder: Path) -> list[Path]:
@@ -387,83 +351,3 @@ def find_scene_files(folder: Path) -> list[Path]:
         )
     except OSError as error:
         raise SceneError(f"{folder} cannot be listed: {error.strerror}") from error
-
-
-_header_lock = Lock()
-
-
-def map_npy(path: Path) -> NDArray[Any]:
-    """Map the array of a `.npy` file, read-only; raises SceneError when it is none.
-
-    `numpy.load` would also open an archive or a pickle that bears the suffix.
-    """
-    # Python 3.11 parses the header wrongly, now and then, when threads do so at once.
-    with readable(path), _header_lock:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    return array
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what numpy and GDAL say of a bad file into one sentence."""
-    try:
-        yield
-    except (RasterioError, ValueError, EOFError, OSError, OverflowError, TokenError) as error:
-        cause = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        raise SceneError(
-            f"{path} is no readable image, or is cut short ({cause}); get the file again"
-        ) from error
-
-
-def _find_bands(
-    path: Path, names: Sequence[str], count: int, wanted: Sequence[str] | None
-) -> tuple[int, ...]:
-    """Return the numbers, from 1, of red, green, blue and NIR in a file of `count` bands."""
-    known = [name.strip().lower() for name in names]
-    if wanted is None:
-        found = [_named(known, BAND_NAMES[band]) for band in BANDS]
-    else:
-        found = [
-            int(entry) if entry.strip().isdecimal() else _named(known, _aliases(entry))
-            for entry in wanted
-        ]
-    if any(number is None or not 1 <= number <= count for number in found):
-        described = ", ".join(name for name in names if name) or "no descriptions"
-        raise SceneError(
-            f"{path} has {count} bands ({described}); name those for red, green, blue and NIR "
-            "by number or description, such as --bands 3,2,1,4"
-        )
-    if len(set(found)) != len(found):
-        raise SceneError(f"{path}: --bands {','.join(wanted or ())} names a band twice")
-    return tuple(number for number in found if number is not None)
-
-
-def _aliases(name: str) -> tuple[str, ...]:
-    """Return every way to write a band's name that `name` may stand for."""
-    low = name.strip().lower()
-    return next((names for names in BAND_NAMES.values() if low in names), (low,))
-
-
-def _named(known: Sequence[str], aliases: Sequence[str]) -> int | None:
-    """Return the number, from 1, of the one band that bears one of the names, if it is one."""
-    found = [number for number, name in enumerate(known, start=1) if name and name in aliases]
-    return found[0] if len(found) == 1 else None
-
-
-def _nodata_values(
-    told: Sequence[float | None], by_user: float | None
-) -> NDArray[np.float64] | None:
-    """Return the value of no data by band, NaN for a band without; None where no band has one."""
-    values = np.array([by_user if by_user is not None else value for value in told], dtype=float)
-    return None if np.isnan(values).all() else values
-
-
-def _not_nodata(numbers: NDArray[Any], nodata: NDArray[np.float64] | None) -> Valid:
-    """Return where no band (bands, rows, cols) has its value of no data."""
-    if nodata is None:
-        return np.ones(numbers.shape[1:], dtype=bool)
-    if numbers.dtype.kind == "f":
-        # A file may write 0.1 as a double where its numbers are single: compare as they are.
-        with np.errstate(over="ignore"):
-            nodata = nodata.astype(numbers.dtype)
-    return np.asarray((numbers != nodata[:, np.newaxis, np.newaxis]).all(axis=0))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloudnet.errors import SceneError
+from cloudnet.reading import is_address
 
 STDIN = "-"
 """The argument that stands for a list on standard input."""
@@ -38,19 +39,9 @@ def list_scenes(words: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
     return [*unique.values()]
 
 
-def is_address(scene: str) -> bool:
-    """Tell whether a scene is named by an address, not by a path."""
-    return "://" in scene
-
-
 def identity(scene: str) -> str:
     """Return what tells a scene from others, from wherever it is named: its absolute path."""
     return scene if is_address(scene) else str(Path(scene).absolute())
-
-
-def scene_name(scene: str) -> str:
-    """Return the name that a scene's products bear."""
-    return Path(scene).stem
 
 
 def _from_lines(lines: Iterable[str]) -> list[str]:

@@ -231,13 +231,14 @@ def test_info_on_a_scene(tmp_path: Path) -> None:
     result = invoke("info", path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert shown(result.stdout) == {
-        "scene": str(path),
+        "scene": f"scene ({path})",
         "size": "30 x 40 pixels",
         "numbers": "uint16",
-        "red, green, blue, NIR": "bands 4, 3, 2, 1",
+        "red, green, blue, NIR": "Red, green, B02, nir",
         "scale": "0.0001, 0.0001, 0.0001, 0.0001",
         "offset": "-0.1, -0.1, -0.1, -0.1",
         "pixel": "10.00 m",
+        "upper left corner": "399960, 5300040",
         "CRS": "EPSG:32633",
         "without data": f"{1 - valid.mean():.2%}",
     }

@@ -17,7 +17,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from cloudnet.errors import SceneError
-from cloudnet.scene import NpyScene, Reading, find_scene_files, open_scene
+from cloudnet.npy import NpyScene
+from cloudnet.reading import Reading
+from cloudnet.scene import find_scene_files, open_scene
 from cloudnet.spec import CATALOGUE_BANDS
 from cloudnet.tiles import Window
 from tests.helpers import lopsided_scene, write_scene_npy, write_scene_tif
@@ -761,7 +763,7 @@ def test_a_file_is_given_back_when_its_scene_is_refused(
     write_scene_tif(tmp_path / "a.tif", lopsided_scene(5, 5) * 100, scale=None)
     write_scene_tif(tmp_path / "b.tif", dn(), descriptions=None)
     write_scene_tif(tmp_path / "c.tif", dn())
-    monkeypatch.setattr("cloudnet.scene.rasterio.open", spy)
+    monkeypatch.setattr("cloudnet.raster.rasterio.open", spy)
     refused(tmp_path / "a.tif", "fit no reflectance")
     refused(tmp_path / "b.tif", "--bands")
     read(tmp_path / "c.tif")

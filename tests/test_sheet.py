@@ -84,7 +84,7 @@ def test_a_thumbnail_is_the_scene_thinned(save: Save) -> None:
 
 
 def test_a_scene_is_never_read_whole(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloudnet.scene import NpyScene
+    from cloudnet.npy import NpyScene
 
     (scene,) = save("long", np.full((1300, 4, 4), 0.2), np.zeros((1300, 4))).scenes
     rows: list[int] = []

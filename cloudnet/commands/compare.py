@@ -9,10 +9,10 @@ import click
 
 from cloudnet.commands.options import (
     FILE,
+    SCENE,
     atol_option,
     describe,
     import_tensorflow,
-    make_reading,
     reading_options,
 )
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Compare Keras and onnxruntime on the same tiles.")
 @click.argument("model", type=FILE)
-@click.argument("scenes", type=FILE, nargs=-1)
+@click.argument("scenes", type=SCENE, nargs=-1)
 @click.option(
     "--keras",
     "net",
@@ -35,13 +35,10 @@ if TYPE_CHECKING:
 @reading_options
 def compare(
     model: Path,
-    scenes: tuple[Path, ...],
+    scenes: tuple[str | Path, ...],
     net: Path | None,
     atol: float,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
+    reading: Reading,
 ) -> None:
     """Compare the answers of Keras and onnxruntime to the same tiles; exit 1 where they differ.
 
@@ -55,7 +52,6 @@ def compare(
     if scenes and net is None:
         raise click.UsageError("SCENES are compared with --keras; without it give none")
     loaded = load_model(model)
-    reading = make_reading(bands, scale, offset, nodata)
     comparison = None if net is None else _live(loaded, net, scenes, atol, reading)
     comparison = comparison or replay_probe(loaded, atol)
     click.echo(_table(comparison))
@@ -64,7 +60,7 @@ def compare(
 
 
 def _live(
-    model: CloudModel, net: Path, scenes: tuple[Path, ...], atol: float, reading: Reading
+    model: CloudModel, net: Path, scenes: tuple[str | Path, ...], atol: float, reading: Reading
 ) -> Comparison | None:
     """Compare side by side; None, with a note, where TensorFlow is not installed."""
     from cloudnet.compare import compare_with_keras, scene_tiles

@@ -13,7 +13,6 @@ from cloudnet.commands.options import (
     atol_option,
     compared_model,
     import_tensorflow,
-    make_reading,
     model_option,
     overwrite_option,
     reading_options,
@@ -31,7 +30,7 @@ SECTIONS = {
     "What is scored": ("model", "predictions", "folds", "threshold", "fit_threshold", "atol"),
     "What is shown": ("scenes", "by", "intervals", "reliability", "as_json"),
     "What is written": ("csv_file", "worst", "overwrite"),
-    "How scenes are read": ("skip_bad", "bands", "scale", "offset", "nodata"),
+    "How scenes are read": ("skip_bad", "bands", "scale", "offset", "nodata", "resolution"),
 }
 
 
@@ -124,8 +123,7 @@ def _open(data: tuple[Path, ...], settings: dict[str, Any]) -> DataSet:
     from cloudnet.dataset import open_dataset
     from cloudnet.terrain import tell_ground
 
-    reading = make_reading(*(settings[key] for key in ("bands", "scale", "offset", "nodata")))
-    dataset = open_dataset(data, reading, skip_bad=settings["skip_bad"])
+    dataset = open_dataset(data, settings["reading"], skip_bad=settings["skip_bad"])
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
     return tell_ground(dataset) if settings["by"] == "ground" else dataset

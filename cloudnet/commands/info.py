@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudnet.commands.options import FILE, import_tensorflow, make_reading, reading_options
+from cloudnet.commands.options import SCENE, import_tensorflow, reading_options
 
 if TYPE_CHECKING:
+    from cloudnet.reading import Reading
     from cloudnet.scene import Scene
 
 COSTS = {
@@ -22,30 +23,36 @@ COSTS = {
 
 
 @click.command(short_help="Print what a model, a run or a scene is.")
-@click.argument("path", type=FILE)
+@click.argument("path", type=SCENE)
 @reading_options
-def info(
-    path: Path,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
-) -> None:
+def info(path: str | Path, reading: Reading) -> None:
     """Print what a model costs and takes, or how a scene is read.
 
-    A model is an .onnx, a .keras, a run folder, or a name that cloudnet models lists.
+    A model is an .onnx, a .keras, a run folder, or a name that cloudnet models lists. A scene is
+    what cloudnet predict takes.
     """
     from cloudnet.shipped import is_name
 
-    if path.suffix == ".onnx" or is_name(path):
+    if isinstance(path, str) or _is_product(path):
+        rows = _scene_rows(path, reading)
+    elif path.suffix == ".onnx" or is_name(path):
         rows = _onnx_rows(path)
     elif path.suffix == ".keras" or path.is_dir():
         rows = _keras_rows(path)
     else:
-        rows = _scene_rows(path, bands, scale, offset, nodata)
+        rows = _scene_rows(path, reading)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def _is_product(path: Path) -> bool:
+    """Tell a folder that is a scene from a run."""
+    if not path.is_dir():
+        return False
+    from cloudnet.safe import is_product
+
+    return is_product(path)
 
 
 def _onnx_rows(path: Path) -> list[tuple[str, str]]:
@@ -86,24 +93,38 @@ def _spec_rows(spec: dict[str, object]) -> list[tuple[str, str]]:
     return [(f"spec: {key}", text(value)) for key, value in spec.items()]
 
 
-def _scene_rows(
-    path: Path, bands: str | None, scale: float | None, offset: float | None, nodata: float | None
-) -> list[tuple[str, str]]:
+def _scene_rows(path: str | Path, reading: Reading) -> list[tuple[str, str]]:
     from cloudnet.scene import open_scene
 
-    with open_scene(path, make_reading(bands, scale, offset, nodata)) as scene:
-        pixel = f"{scene.pixel_m:.2f} m" if scene.pixel_m else "unknown"
+    with open_scene(path, reading) as scene:
+        rows = [("scene", f"{scene.name} ({path})")]
+        if scene.level is not None:
+            rows.append(("level", scene.level))
+        if scene.baseline is not None:
+            rows.append(("baseline", scene.baseline))
         return [
-            ("scene", str(path)),
+            *rows,
             ("size", f"{scene.rows} x {scene.cols} pixels"),
             ("numbers", str(scene.dtype)),
-            ("red, green, blue, NIR", f"bands {', '.join(map(str, scene.band_numbers))}"),
+            ("red, green, blue, NIR", _bands(scene)),
             ("scale", ", ".join(f"{value:g}" for value in scene.scale)),
             ("offset", ", ".join(f"{value:g}" for value in scene.offset)),
-            ("pixel", pixel),
+            ("pixel", f"{scene.pixel_m:.2f} m" if scene.pixel_m else "unknown"),
+            ("upper left corner", _corner(scene)),
             ("CRS", str(scene.crs or "none")),
             ("without data", f"{_share_without_data(scene):.2%}"),
         ]
+
+
+def _bands(scene: Scene) -> str:
+    """Return names where the file has them, else numbers."""
+    if all(scene.band_names) and scene.band_names:
+        return ", ".join(scene.band_names)
+    return f"bands {', '.join(map(str, scene.band_numbers))}"
+
+
+def _corner(scene: Scene) -> str:
+    return f"{scene.transform.c:.10g}, {scene.transform.f:.10g}" if scene.transform else "unknown"
 
 
 def _share_without_data(scene: Scene) -> float:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cloudnet.commands.options import FILE, make_reading, reading_options
+from cloudnet.commands.options import FILE, reading_options
+
+if TYPE_CHECKING:
+    from cloudnet.reading import Reading
 
 
 @click.command(short_help="Print what a data set holds and what is wrong with it.")
@@ -18,10 +22,7 @@ def inspect(
     data: tuple[Path, ...],
     sheet: Path | None,
     totals: bool,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
+    reading: Reading,
 ) -> None:
     """Print the scenes of data sets, their sizes, cloud shares, places, and problems.
 
@@ -34,7 +35,7 @@ def inspect(
 
     if sheet is not None:
         require("matplotlib", "train")
-    dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=True)
+    dataset = open_dataset(data, reading, skip_bad=True)
     counts = [scene.count_labels() for scene in dataset.scenes]
     click.echo(dataset_table(dataset, counts, scenes=not totals))
     if sheet is not None:

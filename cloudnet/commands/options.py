@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -27,6 +28,25 @@ BAR_STEPS = 1000
 
 INTERRUPTED = 130
 """Exit code of a command ended by Ctrl-C, as shells have it."""
+RESOLUTIONS = ("10", "20")
+READING_OPTIONS = ("bands", "scale", "offset", "nodata", "resolution")
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
+    """A path, or an http(s) address as it was typed: a path would lose one of its slashes."""
+
+    name = "scene"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | Path:
+        """Return an address as text, anything else as a path."""
+        from cloudnet.reading import is_address
+
+        return value if is_address(value) else Path(value)
+
+
+SCENE = Place()
 
 
 class SectionedCommand(click.Command):
@@ -58,29 +78,47 @@ class SectionedCommand(click.Command):
 
 
 def reading_options(command: Command) -> Command:
-    """Add the options that say what a scene's file does not, --bands, --scale and so on."""
+    """Add the options that say what a scene's file does not; the command gets a `reading`."""
+
+    @functools.wraps(command)
+    def with_reading(*args: Any, **settings: Any) -> Any:
+        told = [settings.pop(name) for name in READING_OPTIONS]
+        return command(*args, reading=make_reading(*told), **settings)
+
+    result: Any = with_reading
     for option in (
+        click.option(
+            "--resolution",
+            type=click.Choice(RESOLUTIONS),
+            help="Metres of a pixel; 20 decodes files of 10 m at half their resolution.",
+        ),
         click.option("--nodata", type=float, help="Number that stands for no data in a band."),
         click.option("--offset", type=float, help="reflectance = number x SCALE + OFFSET."),
         click.option("--scale", type=float, help="Such as 0.0001 for Sentinel-2 digital numbers."),
         click.option(
             "--bands",
             metavar="R,G,B,NIR",
-            help="Numbers from 1, or descriptions, of the bands for red, green, blue and NIR.",
+            help="Numbers from 1, or descriptions, of the bands for red, green, blue and NIR; of a "
+            "STAC item its assets.",
         ),
     ):
-        command = option(command)
-    return command
+        result = option(result)
+    return cast(Command, result)
 
 
 def make_reading(
-    bands: str | None, scale: float | None, offset: float | None, nodata: float | None
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+    resolution: str | None,
 ) -> Reading:
-    """Return the reading that the four options ask for."""
+    """Return the reading that the options ask for."""
     from cloudnet.scene import Reading
 
     names = tuple(bands.split(",")) if bands is not None else None
-    return Reading(names, scale, offset, nodata)
+    resolution_m = int(resolution) if resolution is not None else None
+    return Reading(names, scale, offset, nodata, resolution_m)
 
 
 def model_option(command: Command) -> Command:

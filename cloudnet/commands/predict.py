@@ -17,7 +17,6 @@ from cloudnet.commands.options import (
     compared_model,
     count_bar,
     describe,
-    make_reading,
     model_option,
     overwrite_option,
     reading_options,
@@ -27,6 +26,7 @@ from cloudnet.commands.options import (
 
 if TYPE_CHECKING:
     from cloudnet.batch import Batch
+    from cloudnet.reading import Reading
 
 
 @click.command(short_help="Write the cloud masks of scenes.")
@@ -55,13 +55,10 @@ def predict(
     output: Path,
     net: Path | None,
     atol: float,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
     jobs: int | None,
     scheduler: str | None,
     skip_existing: bool,
+    reading: Reading,
     **settings: Any,
 ) -> None:
     """Write the cloud masks of SCENES: NAME_cloudmask.tif (0 clear, 1 cloud, 255 no data), a
@@ -72,11 +69,11 @@ def predict(
     """
     from cloudnet.batch import Spread, open_batch
     from cloudnet.predict import PredictOptions, predict_scene
+    from cloudnet.scene import scene_name
     from cloudnet.scene_list import STDIN, list_scenes
     from cloudnet.task import make_job
 
     options = PredictOptions(**settings)
-    reading = make_reading(bands, scale, offset, nodata)
     spread = Spread(jobs, scheduler, skip_existing)
     if skip_existing and options.overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
@@ -90,7 +87,7 @@ def predict(
         return
     click.echo(describe(comparison))
     for scene in named:
-        with c_notes_off(), share_bar(scene) as advance:
+        with c_notes_off(), share_bar(scene_name(scene)) as advance:
             prediction = predict_scene(
                 scene,
                 loaded,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cloudnet.commands.options import (
     FILE,
     describe,
-    make_reading,
     overwrite_option,
     reading_options,
     share_bar,
     skip_bad_option,
 )
+
+if TYPE_CHECKING:
+    from cloudnet.reading import Reading
 
 SHARE = click.FloatRange(0, 1)
 
@@ -56,10 +59,7 @@ def quantise(
     float_layers: tuple[str, ...],
     overwrite: bool,
     skip_bad: bool,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
+    reading: Reading,
 ) -> None:
     """Turn MODEL into an INT8 file, calibrated on tiles of the labelled scenes of DATA.
 
@@ -70,7 +70,7 @@ def quantise(
     from cloudnet.dataset import open_dataset
     from cloudnet.errors import require
 
-    dataset = open_dataset(data, make_reading(bands, scale, offset, nodata), skip_bad=skip_bad)
+    dataset = open_dataset(data, reading, skip_bad=skip_bad)
     for problem in dataset.problems:
         click.echo(f"left out: {problem}", err=True)
     require("onnx", "train")

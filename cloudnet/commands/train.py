@@ -16,7 +16,6 @@ from cloudnet.commands.options import (
     FILE,
     INTERRUPTED,
     import_tensorflow,
-    make_reading,
     reading_options,
     share_bar,
     skip_bad_option,
@@ -92,10 +91,9 @@ def train(context: click.Context, /, data: tuple[Path, ...], out: Path, **settin
     way = _Way(*(settings.pop(key) for key in ("folds", "protocol", "no_validation", "resume")))
     if way.no_validation and settings["recipe"] is None:
         raise click.UsageError("--no-validation needs a --recipe, which keeps the last net")
-    reading = make_reading(*(settings.pop(key) for key in ("bands", "scale", "offset", "nodata")))
     from cloudnet.dataset import open_dataset
 
-    skip_bad, recipe = settings.pop("skip_bad"), settings.pop("recipe")
+    reading, skip_bad, recipe = (settings.pop(key) for key in ("reading", "skip_bad", "recipe"))
     if recipe is not None:
         settings = {key: value for key, value in settings.items() if _given(context, key)}
     dataset = open_dataset(data, reading, skip_bad=skip_bad)
