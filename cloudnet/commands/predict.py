@@ -32,9 +32,7 @@ from cloudnet.commands.options import (
 @click.option(
     "--tile-px",
     type=click.IntRange(min=1),
-    default=768,
-    show_default=True,
-    help="Side of a tile, halo included; rounded up to what the net takes.",
+    help="Side of a tile, halo included; by default what reads least within 160 MB.",
 )
 @click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
 @click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
