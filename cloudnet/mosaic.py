@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -156,14 +155,11 @@ class Mosaic:
         The net: (1, rows, cols, bands) to (1, rows, cols, 1).
     bands
         Their number.
-    pool
-        Threads that fill a tile; None: the caller's alone.
     """
 
-    def __init__(self, run: Net, bands: int, pool: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, run: Net, bands: int) -> None:
         self._run = run
         self._bands = bands
-        self._pool = pool
 
     def run_tile(
         self, pixels: Pixels, tile: Tile, window: Window, buffer: Reflectance, out: Probability
@@ -182,7 +178,7 @@ class Mosaic:
         out
             (rows, cols) of what it keeps.
         """
-        valid = self._fill(pixels, window, buffer)
+        valid = fill_in_blocks(pixels, window, buffer)
         kept = tile.write.within(tile.read).slices
         known = None if valid is None else valid[kept]
         if known is not None and not known.any():
@@ -192,26 +188,6 @@ class Mosaic:
         out[...] = self._run(buffer[np.newaxis])[0, ..., 0][kept]
         if known is not None:
             out[~known] = np.nan
-
-    def _fill(self, pixels: Pixels, window: Window, buffer: Reflectance) -> Valid | None:
-        """Fill a buffer's upper left in blocks of rows, on all threads."""
-        step = max(BLOCK_PX // max(window.cols, 1), 1)
-        tops = range(0, window.rows, step)
-
-        def fill(top: int) -> Valid | None:
-            rows = min(step, window.rows - top)
-            part = Window(window.row + top, window.col, rows, window.cols)
-            return pixels.fill(part, buffer[top : top + rows, : window.cols])
-
-        parts = list((self._pool.map if self._pool and len(tops) > 1 else map)(fill, tops))
-        if all(part is None for part in parts):
-            return None
-        return np.concatenate(
-            [
-                np.ones((min(step, window.rows - top), window.cols), bool) if part is None else part
-                for top, part in zip(tops, parts)
-            ]
-        )
 
     def stream(
         self, source: Reader | Numbers, size: tuple[int, int], tiles: list[Tile]
@@ -236,6 +212,21 @@ class Mosaic:
                 probability = np.empty((tile.write.rows, tile.write.cols), dtype=np.float32)
                 self.run_tile(pixels, tile, window, buffer, probability)
                 yield tile.write, probability, buffer[tile.write.within(tile.read).slices]
+
+
+def fill_in_blocks(pixels: Pixels, window: Window, buffer: Reflectance) -> Valid | None:
+    """Fill a buffer's upper left with a window; return what is valid of it, None where all is."""
+    step = max(BLOCK_PX // max(window.cols, 1), 1)
+    valid: Valid | None = None
+    for top in range(0, window.rows, step):
+        part = Window(window.row + top, window.col, min(step, window.rows - top), window.cols)
+        place = slice(top, top + part.rows)
+        found = pixels.fill(part, buffer[place, : window.cols])
+        if found is not None:
+            if valid is None:
+                valid = np.ones((window.rows, window.cols), dtype=bool)
+            valid[place] = found
+    return valid
 
 
 def read_slabs(source: Reader | Numbers, size: tuple[int, int]) -> Iterator[_Slab]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import local
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cloudnet.errors import ModelError
 from cloudnet.mosaic import ArrayPixels, Mosaic, Numbers, Probability, Reader, Reflectance, Valid
-from cloudnet.session import open_session, usable_cores
+from cloudnet.session import open_session
 from cloudnet.shipped import find_model, is_shipped
 from cloudnet.spec import (
     BANDS,
@@ -74,16 +73,12 @@ class CloudModel:
         The file and its digest.
     """
 
-    def __init__(
-        self, path: Path, spec: Spec, session: Any, sha256: str, threads: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, spec: Spec, session: Any, sha256: str) -> None:
         self.path = path
         self.spec = spec
         self.sha256 = sha256
         self._session = session
         self._input = session.get_inputs()[0].name
-        threads = threads or usable_cores()
-        self._fillers = ThreadPoolExecutor(threads, "cloudnet-fill") if threads > 1 else None
         self._buffers = local()
 
     @property
@@ -224,7 +219,7 @@ class CloudModel:
         return probability
 
     def _mosaic(self) -> Mosaic:
-        return Mosaic(self.run, len(self.spec.bands), self._fillers)
+        return Mosaic(self.run, len(self.spec.bands))
 
     def _buffer(self, rows: int, cols: int) -> Reflectance:
         """Return this thread's buffer of a tile: fresh memory costs as much as filling it."""
@@ -324,10 +319,10 @@ def load_model(
         raise ModelError(
             f"{path} is no ONNX file that runs here ({_first_line(error)}); {mend}"
         ) from error
-    return _with_spec(path, session, hashlib.sha256(content).hexdigest(), threads)
+    return _with_spec(path, session, hashlib.sha256(content).hexdigest())
 
 
-def _with_spec(path: Path, session: Any, sha256: str, threads: int | None) -> CloudModel:
+def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:
     """Wrap a session whose file holds a spec that fits its graph."""
     metadata = session.get_modelmeta().custom_metadata_map
     if SPEC_KEY not in metadata:
@@ -351,7 +346,7 @@ def _with_spec(path: Path, session: Any, sha256: str, threads: int | None) -> Cl
             f"{path}: its graph makes {given or 'nothing'} of {taken or 'nothing'}, which does "
             f"not fit its spec's contract, {spec.contract}; export it again"
         )
-    return CloudModel(path, spec, session, sha256, threads)
+    return CloudModel(path, spec, session, sha256)
 
 
 def _fits(spec: Spec, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]]) -> bool:
