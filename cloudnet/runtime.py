@@ -39,8 +39,8 @@ FACTS_KEY = "cloudnet_facts"
 QUANTISED_KEY = "cloudnet_quantised"
 """Key of how a net became INT8 in the metadata of its file."""
 
-TILE_BYTES = 160_000_000
-"""What the net may take for one tile; a tile of more pixels has less halo."""
+TILE_BYTES = 190_000_000
+"""What the net and its tiles may take; a tile of more pixels has less halo."""
 
 PIXEL_BYTES = {"fp32": 140, "INT8": 70}
 """What the shipped nets take for a pixel of a tile, by `tests.benchmarks.memory net`."""
@@ -172,8 +172,9 @@ class CloudModel:
         if tile_px is not None:
             side = fit_tile(tile_px, halo_px, spec.stride)
             return grid(*size, side, halo_px, spec.stride)
-        area_px = TILE_BYTES // PIXEL_BYTES[self.precision]
         rows = HELD_BYTES // (held_bytes_px * max(size[1], 1)) if held_bytes_px else None
+        buffers = 2 if held_bytes_px else 1  # a streamed tile is in use while the next one is run
+        area_px = TILE_BYTES // (PIXEL_BYTES[self.precision] + buffers * 4 * len(spec.bands))
         tile = choose_tile(size, halo_px, spec.stride, area_px=area_px, most_rows=rows)
         return grid(*size, tile, halo_px, spec.stride)
 

@@ -16,8 +16,10 @@ from cloudnet.commands.options import (
     make_reading,
     model_option,
     overwrite_option,
+    provider_option,
     reading_options,
     share_bar,
+    threads_option,
     threshold_option,
 )
 
@@ -32,8 +34,10 @@ from cloudnet.commands.options import (
 @click.option(
     "--tile-px",
     type=click.IntRange(min=1),
-    help="Side of a tile, halo included; by default what reads least within 160 MB.",
+    help="Side of a tile, halo included; by default what reads least within 190 MB.",
 )
+@threads_option
+@provider_option
 @click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
 @click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
 @atol_option
@@ -44,6 +48,8 @@ def predict(
     model: Path | None,
     output: Path,
     net: Path | None,
+    threads: int | None,
+    provider: str,
     atol: float,
     bands: str | None,
     scale: float | None,
@@ -59,7 +65,7 @@ def predict(
     options = PredictOptions(**settings)
     reading = make_reading(bands, scale, offset, nodata)
     check_outputs(scenes, output, options)
-    loaded, comparison = compared_model(model, net, atol)
+    loaded, comparison = compared_model(model, net, atol, threads=threads, provider=provider)
     click.echo(describe(comparison))
     for scene in scenes:
         with c_notes_off(), share_bar(scene.name) as advance:
