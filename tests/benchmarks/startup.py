@@ -1,4 +1,4 @@
-"""Start-up, in whole processes, medians of interleaved rounds: `python -m tests.benchmarks.startup`.
+"""Start-up of whole processes, medians of interleaved rounds: `python -m tests.benchmarks.startup`.
 
 `cloudnet --help` against Python's own start, and the mask of a 512 x 512 GeoTIFF, comparison and
 quicklook included, against importing what cloudnet depends on.
@@ -17,7 +17,10 @@ from cloudnet.bench import generate_scene
 
 HEAVY = ("tensorflow", "onnxruntime", "rasterio", "numpy")
 DEPENDENCIES = "import click, numpy, onnxruntime, rasterio"
-PREDICT = "from cloudnet.commands import main; main(['predict', {!r}, '-o', {!r}, '--overwrite', '-m', {!r}])"
+PREDICT = (
+    "from cloudnet.commands import main; "
+    "main(['predict', {!r}, '-o', {!r}, '--overwrite', '-m', {!r}])"
+)
 HELP = "import sys; sys.argv = ['cloudnet', '--help']; from cloudnet.commands import main; main()"
 
 
