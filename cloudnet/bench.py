@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from cloudnet.compare import replay_probe
+from cloudnet.cores import usable_cores
 from cloudnet.errors import ModelError
 from cloudnet.files import quiet
 from cloudnet.mosaic import SlabPixels, fill_in_blocks, read_slabs
 from cloudnet.predict import GDAL_CACHE_MB
 from cloudnet.runtime import CloudModel, load_model, to_mask
 from cloudnet.scene import Scene, open_scene
-from cloudnet.session import usable_cores
 from cloudnet.spec import BANDS
 from cloudnet.tiles import Window
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import onnxruntime
 
+from cloudnet.cores import usable_cores
 from cloudnet.errors import ModelError
 
 PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
@@ -55,13 +55,6 @@ def open_session(
             f"{package} {onnxruntime.__version__}, or use the provider cpu"
         )
     return session
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _find_provider(name: str) -> tuple[str, dict[str, str], str]:

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from cloudnet.bench import STAGES, Bench, Speed, generate_scene, peak_mb, run_bench
 from cloudnet.commands import main
+from cloudnet.cores import usable_cores
 from cloudnet.errors import ModelError
 from cloudnet.scene import open_scene
-from cloudnet.session import usable_cores
 from cloudnet.spec import BANDS
 
 

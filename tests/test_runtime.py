@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cloudnet.cores import usable_cores
 from cloudnet.errors import ModelError
 from cloudnet.mosaic import pad_mirrored
 from cloudnet.runtime import (
@@ -26,7 +27,6 @@ from cloudnet.runtime import (
     to_mask,
 )
 from cloudnet.scene import PLAUSIBLE_REFLECTANCE, open_scene
-from cloudnet.session import usable_cores
 from cloudnet.spec import BANDS, CONTRACT_NCHW_224, SPEC_KEY, Spec
 from cloudnet.tiles import Window, fit_tile
 from tests.helpers import cloudy_scene, lopsided_scene

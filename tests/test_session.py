@@ -8,9 +8,10 @@ from typing import Any
 import onnxruntime
 import pytest
 
+from cloudnet.cores import usable_cores
 from cloudnet.errors import ModelError
 from cloudnet.runtime import load_model
-from cloudnet.session import PROVIDERS, open_session, usable_cores
+from cloudnet.session import PROVIDERS, open_session
 
 
 def test_the_cpu_is_the_default_and_takes_the_threads_that_it_is_given(tiny_onnx: Path) -> None:

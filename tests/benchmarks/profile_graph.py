@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from cloudnet.session import usable_cores
+from cloudnet.cores import usable_cores
 from cloudnet.shipped import find_model
 
 RUNS = 8
