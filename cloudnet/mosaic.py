@@ -23,7 +23,7 @@ Net: TypeAlias = Callable[[Reflectance], NDArray[Any]]
 BLOCK_PX = 65_536
 """A tile is filled in blocks of about as many pixels, 1 MB, which stay in a core's cache."""
 
-READ_ROWS = 256
+READ_ROWS = 128
 """Rows that are read at once where a source does not say how high its blocks are."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
 from threading import local
 from typing import Any, TypeAlias
@@ -40,7 +41,10 @@ QUANTISED_KEY = "cloudnet_quantised"
 """Key of how a net became INT8 in the metadata of its file."""
 
 TILE_BYTES = 190_000_000
-"""What the net and its tiles may take; a tile of more pixels has less halo."""
+"""What the net and its tile may take; a tile of more pixels has less halo."""
+
+STREAMED_TILE_BYTES = 150_000_000
+"""The same where a scene's rows are held beside it."""
 
 PIXEL_BYTES = {"fp32": 140, "INT8": 70}
 """What the shipped nets take for a pixel of a tile, by `tests.benchmarks.memory net`."""
@@ -105,7 +109,7 @@ class CloudModel:
             ) from error
         return facts
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """The numbers that the net computes with: "fp32" or "INT8"."""
         return "INT8" if QUANTISED_KEY in self.metadata else "fp32"
@@ -174,7 +178,8 @@ class CloudModel:
             return grid(*size, side, halo_px, spec.stride)
         rows = HELD_BYTES // (held_bytes_px * max(size[1], 1)) if held_bytes_px else None
         buffers = 2 if held_bytes_px else 1  # a streamed tile is in use while the next one is run
-        area_px = TILE_BYTES // (PIXEL_BYTES[self.precision] + buffers * 4 * len(spec.bands))
+        total = STREAMED_TILE_BYTES if held_bytes_px else TILE_BYTES
+        area_px = total // (PIXEL_BYTES[self.precision] + buffers * 4 * len(spec.bands))
         tile = choose_tile(size, halo_px, spec.stride, area_px=area_px, most_rows=rows)
         return grid(*size, tile, halo_px, spec.stride)
 
