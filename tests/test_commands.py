@@ -27,7 +27,7 @@ from cloudnet.commands.options import share_bar
 from cloudnet.commands.train import ProgressBar, _describe_result
 from cloudnet.compare import DEFAULT_ATOL, Comparison, replay_probe
 from cloudnet.run import Run
-from cloudnet.runtime import DEFAULT_TILE_PX, FACTS_KEY, load_model
+from cloudnet.runtime import FACTS_KEY, load_model
 from cloudnet.scene import open_scene
 from tests.helpers import lopsided_scene, make_dataset, write_scene_npy, write_scene_tif
 from tests.test_compare import tampered
@@ -92,7 +92,7 @@ def test_defaults_are_those_of_the_library() -> None:
         for name, command in COMMANDS
         for option in command.params
     }
-    assert defaults["predict tile_px"] == DEFAULT_TILE_PX
+    assert defaults["predict tile_px"] is None  # chosen by the runtime
     assert {defaults[f"{name} atol"] for name in ("predict", "compare", "evaluate", "export")} == {
         DEFAULT_ATOL
     }
