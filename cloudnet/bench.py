@@ -33,7 +33,7 @@ from cloudnet.tiles import Window
 STAGES = ("read and decode", "convert", "infer", "blend", "write")
 
 TILES_PX = (512, 1024, None)
-"""Sides of tiles that are tried; None: the tiles that the runtime chooses."""
+"""Sides of tiles that are tried where the scene is larger; None: the tiles that the runtime chooses."""
 
 GENERATED_PX = 2048
 SEED = 7
@@ -162,7 +162,8 @@ def _measure_speeds(
     on_step: Callable[[float], None],
 ) -> tuple[Speed, ...]:
     """Return the median speed of each model, number of threads, and tile."""
-    settings = [(*key, tile_px) for key in loaded for tile_px in TILES_PX]
+    tiles = [tile_px for tile_px in TILES_PX if tile_px is None or tile_px < max(valid.shape)]
+    settings = [(*key, tile_px) for key in loaded for tile_px in tiles]
     seconds: list[list[float]] = [[] for _ in settings]
     for number in range(rounds + 1):
         for step, (name, threads, tile_px) in enumerate(settings):

@@ -47,7 +47,7 @@ def test_all_settings_are_measured(tiny_onnx: Path, geotiff_dataset: Path) -> No
     with open_scene(scene) as opened:
         assert (found.rows, found.cols) == (opened.rows, opened.cols)
     settings = {(speed.threads, speed.tile_px) for speed in found.speeds}
-    assert {(threads, None) for threads in (1, usable_cores())} < settings
+    assert {(threads, None) for threads in (1, usable_cores())} <= settings
     assert all(speed.megapixels_s > 0 for speed in found.speeds)
     assert list(found.stages[str(tiny_onnx)]) == list(STAGES)
     assert all(seconds > 0 for seconds in found.stages[str(tiny_onnx)].values())
