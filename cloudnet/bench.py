@@ -33,7 +33,7 @@ from cloudnet.tiles import Window
 STAGES = ("read and decode", "convert", "infer", "blend", "write")
 
 TILES_PX = (512, 1024, None)
-"""Sides of tiles that are tried where the scene is larger; None: the tiles that the runtime chooses."""
+"""Sides of tiles that are tried where the scene is larger; None: as the runtime chooses."""
 
 GENERATED_PX = 2048
 SEED = 7
