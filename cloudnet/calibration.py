@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloudnet.dataset import DataSet, LabelledScene, Mask
 from cloudnet.errors import DatasetError
-from cloudnet.runtime import pad_mirrored
+from cloudnet.mosaic import pad_mirrored
 from cloudnet.spec import CLOUD, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 

@@ -64,7 +64,7 @@ def run_on_dask(
         When the scheduler does not answer or goes away, or no worker is there.
     """
     with _connect(scheduler, jobs) as client:
-        yield from _Run(client, replace(job, threads=1), scheduler).run(iter(tasks))
+        yield from _Run(client, replace(job, threads=job.threads or 1), scheduler).run(iter(tasks))
 
 
 class _Run:

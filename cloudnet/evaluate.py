@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -20,7 +21,8 @@ from cloudnet.dataset import (
 )
 from cloudnet.errors import DatasetError
 from cloudnet.histogram import Histogram
-from cloudnet.runtime import CloudModel, Probability
+from cloudnet.mosaic import Probability
+from cloudnet.runtime import CloudModel
 from cloudnet.scores import Evaluation, SceneScore
 from cloudnet.spec import NO_DATA
 from cloudnet.tiles import Window
@@ -91,8 +93,10 @@ class ModelMasks:
 
     def parts(self, labelled: LabelledScene) -> Iterator[Part]:
         """Yield the parts of a scene; raises ModelError when the model takes single tiles only."""
-        with labelled.open() as scene:
-            tiles = self._model.stream(scene.read, (scene.rows, scene.cols))
+        with (
+            labelled.open() as scene,
+            closing(self._model.stream(scene.read, (scene.rows, scene.cols))) as tiles,
+        ):
             for window, probability, _ in tiles:
                 found = self._model.mask(probability, self.threshold)
                 yield Part(window, labelled.read_mask(window), found, probability)

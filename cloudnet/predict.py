@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from cloudnet.errors import ModelError, OutputError
 from cloudnet.files import refuse_existing, whole_file, writable_folder
 from cloudnet.product import Outputs, open_layer, to_percent, write_summary
 from cloudnet.quicklook import Quicklook
-from cloudnet.runtime import DEFAULT_TILE_PX, CloudModel, to_mask
+from cloudnet.runtime import CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene, scene_name
 from cloudnet.spec import CLOUD, NO_DATA
 
@@ -42,7 +42,7 @@ class PredictOptions:
     threshold
         Probability from which a pixel is cloud; None: the model's.
     tile_px, exact
-        As in `CloudModel.stream`.
+        As in `CloudModel.tiles`.
     overwrite
         Replace products that exist.
     """
@@ -50,14 +50,14 @@ class PredictOptions:
     probability: bool = False
     quicklook: bool = True
     threshold: float | None = None
-    tile_px: int = DEFAULT_TILE_PX
+    tile_px: int | None = None
     exact: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 < self.threshold < 1.0:
             raise ModelError(f"a threshold lies between 0 and 1, not at {self.threshold}")
-        if self.tile_px < 1:
+        if self.tile_px is not None and self.tile_px < 1:
             raise ModelError(f"a tile has a side of 1 px or more, not {self.tile_px}")
 
 
@@ -185,8 +185,15 @@ def _write_layers(
             if "probability" in files
             else None
         )
-        stream = model.stream(
-            scene.read, (scene.rows, scene.cols), tile_px=options.tile_px, exact=options.exact
+        stream = layers.enter_context(
+            closing(
+                model.stream(
+                    scene.read,
+                    (scene.rows, scene.cols),
+                    tile_px=options.tile_px,
+                    exact=options.exact,
+                )
+            )
         )
         for window, probability, reflectance in stream:
             mask = to_mask(probability, threshold)

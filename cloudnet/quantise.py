@@ -47,8 +47,8 @@ from cloudnet.runtime import (
     QUANTISED_KEY,
     CloudModel,
     load_model,
-    open_session,
 )
+from cloudnet.session import open_session
 from cloudnet.spec import SPEC_KEY, Spec
 
 Ranges: TypeAlias = Any

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
+from threading import local
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from cloudnet.cores import usable_cores as usable_cores
 from cloudnet.errors import ModelError
+from cloudnet.mosaic import ArrayPixels, Mosaic, Numbers, Probability, Reader, Reflectance, Valid
+from cloudnet.session import open_session
 from cloudnet.shipped import find_model, is_shipped
 from cloudnet.spec import (
     BANDS,
@@ -25,13 +28,9 @@ from cloudnet.spec import (
     SPEC_KEY,
     Spec,
 )
-from cloudnet.tiles import Tile, Window, check_tile, grid, round_up
+from cloudnet.tiles import Tile, Window, choose_tile, fit_tile, grid
 
-Reflectance: TypeAlias = NDArray[np.float32]
-Valid: TypeAlias = NDArray[np.bool_]
-Probability: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.uint8]
-Reader: TypeAlias = Callable[[Window], tuple[Reflectance, Valid]]
 
 PROBE_KEY = "cloudnet_probe"
 """Key of the probe in the metadata of an ONNX file."""
@@ -42,8 +41,17 @@ FACTS_KEY = "cloudnet_facts"
 QUANTISED_KEY = "cloudnet_quantised"
 """Key of how a net became INT8 in the metadata of its file."""
 
-DEFAULT_TILE_PX = 768
-"""Large enough that the halo costs little, small enough that activations stay below 100 MB."""
+TILE_BYTES = 190_000_000
+"""What the net and its tile may take; a tile of more pixels has less halo."""
+
+STREAMED_TILE_BYTES = 150_000_000
+"""The same where a scene's rows are held beside it."""
+
+PIXEL_BYTES = {"fp32": 140, "INT8": 70}
+"""What the shipped nets take for a pixel of a tile, by `tests.benchmarks.memory net`."""
+
+HELD_BYTES = 100_000_000
+"""What full rows of a streamed scene may take while tiles still need them."""
 
 BRIGHTEST = 3.0
 """The 99th percentile of reflectance is not above this (`scene.PLAUSIBLE_REFLECTANCE` says why);
@@ -76,6 +84,7 @@ class CloudModel:
         self.sha256 = sha256
         self._session = session
         self._input = session.get_inputs()[0].name
+        self._buffers = local()
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -101,7 +110,7 @@ class CloudModel:
             ) from error
         return facts
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """The numbers that the net computes with: "fp32" or "INT8"."""
         return "INT8" if QUANTISED_KEY in self.metadata else "fp32"
@@ -140,12 +149,47 @@ class CloudModel:
                 "export without --contract for a model that takes scenes"
             )
 
+    def tiles(
+        self,
+        size: tuple[int, int],
+        *,
+        tile_px: int | None = None,
+        exact: bool = False,
+        held_bytes_px: int = 0,
+    ) -> list[Tile]:
+        """Return the tiles that a scene is cut into, row by row.
+
+        Parameters
+        ----------
+        size
+            (rows, cols) of the scene.
+        tile_px
+            Side of a tile as read, halo included; rounded up to what stride and halo need. None:
+            the tiles with the least halo that the net can take within `TILE_BYTES`.
+        exact
+            With a halo of the whole receptive field, so that the result equals that of the whole
+            scene in one piece; else the spec's default halo.
+        held_bytes_px
+            Bytes of a pixel of the full rows that are held while tiles need them.
+        """
+        spec = self.spec
+        halo_px = spec.exact_halo_px if exact else spec.halo_px
+        if tile_px is not None:
+            side = fit_tile(tile_px, halo_px, spec.stride)
+            return grid(*size, side, halo_px, spec.stride)
+        rows = HELD_BYTES // (held_bytes_px * max(size[1], 1)) if held_bytes_px else None
+        buffers = 2 if held_bytes_px else 1  # a streamed tile is in use while the next one is run
+        total = STREAMED_TILE_BYTES if held_bytes_px else TILE_BYTES
+        area_px = total // (PIXEL_BYTES[self.precision] + buffers * 4 * len(spec.bands))
+        tile = choose_tile(size, halo_px, spec.stride, area_px=area_px, most_rows=rows)
+        return grid(*size, tile, halo_px, spec.stride)
+
     def predict(
         self,
         reflectance: ArrayLike,
         valid: ArrayLike | None = None,
         *,
-        tile_px: int = DEFAULT_TILE_PX,
+        tile_px: int | None = None,
         exact: bool = False,
     ) -> Probability:
         """Return the probability of cloud of an array.
@@ -158,7 +202,7 @@ class CloudModel:
             (rows, cols) bool; False where there is no data. Pixels that are not a number or
             infinite in a band, or 0 in all of them, are taken as no data anyway, as in a file.
         tile_px, exact
-            As in `stream`.
+            As in `tiles`.
 
         Returns
         -------
@@ -170,19 +214,28 @@ class CloudModel:
             When the array has another shape, or numbers that fit no reflectance; when the model
             takes single tiles only.
         """
+        self.require_scenes()
         scene, known = _check_array(reflectance, valid, len(self.spec.bands))
-        rows, cols = known.shape
-
-        def read(window: Window) -> tuple[Reflectance, Valid]:
-            with np.errstate(over="ignore"):  # too large for 32 bits: infinite, so no data
-                part = scene[window.slices].astype(np.float32)
-            usable = known[window.slices] & np.isfinite(part).all(axis=2) & part.any(axis=2)
-            return np.where(usable[..., np.newaxis], part, np.float32(0.0)), usable
-
-        probability = np.full((rows, cols), np.nan, dtype=np.float32)
-        for window, part, _ in self.stream(read, (rows, cols), tile_px=tile_px, exact=exact):
-            probability[window.slices] = part
+        size = scene.shape[0], scene.shape[1]
+        pixels, mosaic = ArrayPixels(scene, known), self._mosaic()
+        probability = np.empty(size, dtype=np.float32)
+        for tile in self.tiles(size, tile_px=tile_px, exact=exact):
+            buffer = self._buffer(tile.read.rows, tile.read.cols)
+            kept = probability[tile.write.slices]
+            mosaic.run_tile(pixels, tile, tile.read.clip(*size), buffer, kept)
         return probability
+
+    def _mosaic(self) -> Mosaic:
+        return Mosaic(self.run, len(self.spec.bands))
+
+    def _buffer(self, rows: int, cols: int) -> Reflectance:
+        """Return this thread's buffer of a tile: fresh memory costs as much as filling it."""
+        numbers = rows * cols * len(self.spec.bands)
+        held = getattr(self._buffers, "held", None)
+        if held is None or held.size < numbers:
+            held = self._buffers.held = np.empty(numbers, dtype=np.float32)
+        buffer: Reflectance = held[:numbers].reshape(rows, cols, -1)
+        return buffer
 
     def mask(self, probability: Probability, threshold: float | None = None) -> Mask:
         """Return the mask of a probability: 0 clear, 1 cloud, 255 no data (NaN).
@@ -198,26 +251,27 @@ class CloudModel:
 
     def stream(
         self,
-        read: Reader,
+        source: Reader | Numbers,
         size: tuple[int, int],
         *,
-        tile_px: int = DEFAULT_TILE_PX,
+        tile_px: int | None = None,
         exact: bool = False,
-    ) -> Iterator[tuple[Window, Probability, Reflectance]]:
+    ) -> Generator[tuple[Window, Probability, Reflectance], None, None]:
         """Stream a scene through the net, tile by tile, row by row.
+
+        It is read once, in slabs of full rows, by another thread than the caller's; close the
+        generator (`contextlib.closing`) before what it reads from.
 
         Parameters
         ----------
-        read
-            Gives reflectance (rows, cols, 4) and validity (rows, cols) of a window of the scene;
-            reflectance is finite everywhere and 0 where not valid.
+        source
+            A `scene.Scene`, whose numbers become reflectance tile by tile; or a function that gives
+            reflectance (rows, cols, 4) and validity (rows, cols) of a window of the scene,
+            reflectance finite everywhere and 0 where not valid.
         size
             (rows, cols) of the scene.
-        tile_px
-            Side of a tile as read, halo included; rounded up to what stride and halo need.
-        exact
-            Read a halo of the whole receptive field, so that the result equals that of the whole
-            scene in one piece; else the spec's default halo.
+        tile_px, exact
+            As in `tiles`.
 
         Yields
         ------
@@ -230,28 +284,14 @@ class CloudModel:
             At once when the model takes single tiles only.
         """
         self.require_scenes()
-        spec = self.spec
-        halo_px = spec.exact_halo_px if exact else spec.halo_px
-        tile_px = fit_tile(tile_px, halo_px, spec.stride)
-        tiles = grid(*size, tile_px, halo_px, spec.stride)
-        return (self._run_tile(read, tile, size) for tile in tiles)
-
-    def _run_tile(
-        self, read: Reader, tile: Tile, size: tuple[int, int]
-    ) -> tuple[Window, Probability, Reflectance]:
-        window = tile.read.clip(*size)
-        reflectance, valid = read(window)
-        kept = tile.write.within(window).slices
-        shape = (tile.write.rows, tile.write.cols)
-        if not valid[kept].any():
-            return tile.write, np.full(shape, np.nan, dtype=np.float32), reflectance[kept]
-        padded = pad_mirrored(reflectance, tile.read.rows, tile.read.cols)
-        answer = self.run(padded[np.newaxis])[0, ..., 0]
-        probability = np.where(valid[kept], answer[kept], np.float32(np.nan))
-        return tile.write, probability, reflectance[kept]
+        held = _held_bytes(source, len(self.spec.bands))
+        tiles = self.tiles(size, tile_px=tile_px, exact=exact, held_bytes_px=held)
+        return self._mosaic().stream(source, size, tiles)
 
 
-def load_model(path: str | Path | None = None, *, threads: int | None = None) -> CloudModel:
+def load_model(
+    path: str | Path | None = None, *, threads: int | None = None, provider: str = "cpu"
+) -> CloudModel:
     """Load a model that comes with cloudnet, or an ONNX file that `cloudnet export` wrote.
 
     Parameters
@@ -260,11 +300,14 @@ def load_model(path: str | Path | None = None, *, threads: int | None = None) ->
         The file, or the name of a shipped model; None: the default one.
     threads
         Threads inside the net; None: as many as the process may use.
+    provider
+        What of onnxruntime computes: "cpu", or "cuda", "openvino", "coreml", "directml" where that
+        is installed. A comparison (`replay_probe`) tells whether its answers are good.
 
     Raises
     ------
     ModelError
-        When it is missing, is no ONNX file, or is not one of ours.
+        When it is missing, is no ONNX file, or is not one of ours; when the provider is not there.
     """
     path = find_model(path)
     if not path.is_file():
@@ -274,7 +317,9 @@ def load_model(path: str | Path | None = None, *, threads: int | None = None) ->
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        session = open_session(content, threads=threads)
+        session = open_session(content, threads=threads, provider=provider)
+    except ModelError:
+        raise
     except Exception as error:  # onnxruntime's errors share no base but Exception
         again = "install cloudnet again"
         mend = again if is_shipped(path) else "make one with: cloudnet export RUN -o FILE.onnx"
@@ -282,22 +327,6 @@ def load_model(path: str | Path | None = None, *, threads: int | None = None) ->
             f"{path} is no ONNX file that runs here ({_first_line(error)}); {mend}"
         ) from error
     return _with_spec(path, session, hashlib.sha256(content).hexdigest())
-
-
-def open_session(content: bytes, *, threads: int | None = None, optimised: bool = True) -> Any:
-    """Return an onnxruntime session of an ONNX file's content on the CPU.
-
-    Without optimising, every node runs as it stands in the file: an INT8 net as floats between
-    roundings to its steps.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.log_severity_level = 3
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        content, sess_options=options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:
@@ -348,24 +377,15 @@ def to_mask(probability: Probability, threshold: float) -> Mask:
     return mask
 
 
-def fit_tile(tile_px: int, halo_px: int, stride: int) -> int:
-    """Return the tile, at least `tile_px`, that is a multiple of the stride and holds the halo."""
-    fitted = max(round_up(tile_px, stride), round_up(2 * halo_px + stride, stride))
-    check_tile(fitted, halo_px, stride)
-    return fitted
-
-
-def pad_mirrored(reflectance: Reflectance, rows: int, cols: int) -> Reflectance:
-    """Extend (r, c, bands) to the right and below by its mirror image, which adds no edge."""
-    missing = (rows - reflectance.shape[0], cols - reflectance.shape[1])
-    if missing == (0, 0):
-        return reflectance
-    return np.pad(reflectance, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+def _held_bytes(source: Reader | Numbers, bands: int) -> int:
+    """Return the bytes of a pixel as a source gives it, with its validity."""
+    stored = getattr(source, "dtype", np.float32) if hasattr(source, "read_numbers") else np.float32
+    return bands * min(np.dtype(stored).itemsize, 4) + 1
 
 
 def _check_array(
     reflectance: ArrayLike, valid: ArrayLike | None, bands: int
-) -> tuple[NDArray[Any], Valid]:
+) -> tuple[NDArray[Any], Valid | None]:
     """Return the two arrays once their shapes and numbers are what `predict` takes."""
     scene = np.asarray(reflectance)
     if scene.ndim != 3 or scene.shape[2] != bands or scene.dtype.kind not in "fiu":
@@ -373,11 +393,11 @@ def _check_array(
             f"an array of {scene.dtype} and shape {scene.shape} is no reflectance; "
             f"it is (rows, cols, {bands}), 1.0 = 100 %"
         )
-    known = np.ones(scene.shape[:2], dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
-    if known.shape != scene.shape[:2]:
+    known = None if valid is None else np.asarray(valid, dtype=bool)
+    if known is not None and known.shape != scene.shape[:2]:
         raise ModelError(f"valid has shape {known.shape}, the reflectance {scene.shape}")
-    steps = tuple(slice(None, None, max(side // SAMPLE_PX, 1)) for side in known.shape)
-    sample = scene[steps][known[steps]]
+    steps = tuple(slice(None, None, max(side // SAMPLE_PX, 1)) for side in scene.shape[:2])
+    sample = scene[steps] if known is None else scene[steps][known[steps]]
     sample = sample[np.isfinite(sample)]
     if scene.dtype.kind in "iu" or (sample.size and np.percentile(sample, 99) > BRIGHTEST):
         raise ModelError(

@@ -83,6 +83,8 @@ class Job:
         Inside the net, for each scene that is under way; None: as many as the process may use.
     versions
         As `versions` gives them, where the job was made.
+    provider
+        Of onnxruntime, as `load_model` takes it.
     """
 
     model: Path
@@ -94,6 +96,7 @@ class Job:
     reading: Reading
     threads: int | None
     versions: dict[str, str]
+    provider: str = "cpu"
 
     @property
     def settings(self) -> str:
@@ -163,7 +166,7 @@ def _load(job: Job) -> CloudModel:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, job.model.name)
         copy.write_bytes(job.content)
-        model = load_model(copy, threads=job.threads)
+        model = load_model(copy, threads=job.threads, provider=job.provider)
     model.path = job.model
     return model
 

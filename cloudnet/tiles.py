@@ -108,7 +108,70 @@ def check_tile(tile_px: int, halo_px: int, stride: int) -> None:
         )
 
 
-def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> list[Tile]:
+def fit_tile(tile_px: int, halo_px: int, stride: int) -> int:
+    """Return the tile, at least `tile_px`, that is a multiple of the stride and holds the halo."""
+    fitted = max(round_up(tile_px, stride), round_up(2 * halo_px + stride, stride))
+    check_tile(fitted, halo_px, stride)
+    return fitted
+
+
+def choose_tile(
+    size: tuple[int, int],
+    halo_px: int,
+    stride: int,
+    *,
+    area_px: int,
+    most_rows: int | None = None,
+) -> tuple[int, int]:
+    """Return the (rows, cols) of tiles with which the fewest pixels are read, halos included.
+
+    A scene that fits is one tile.
+
+    Parameters
+    ----------
+    size
+        (rows, cols) of the scene.
+    halo_px, stride
+        As in `grid`.
+    area_px
+        Pixels of a tile at most, as long as halo and stride leave something to keep.
+    most_rows
+        Rows of a tile at most, likewise; what is held of a scene is as many full rows.
+    """
+    rows, cols = (max(round_up(length, stride), stride) for length in size)
+    least = fit_tile(1, halo_px, stride)
+    tallest = max(min(rows, most_rows or rows) // stride * stride, least)
+    if rows <= tallest and rows * cols <= area_px:
+        return rows, cols
+    choices = []
+    for across in range(1, -(-cols // stride) + 1):
+        width = _balanced(cols, across, halo_px, stride)
+        height = min(tallest, area_px // width // stride * stride)
+        if across > 1 and width < least:
+            break
+        if height >= min(least, rows):
+            down = _pieces(rows, height, halo_px)
+            height = _balanced(rows, down, halo_px, stride)
+            choices.append((down * height * across * width, across, height, width))
+    if not choices:
+        return min(least, rows), min(least, cols)
+    *_, height, width = min(choices)
+    return height, width
+
+
+def _pieces(length: int, tile_px: int, halo_px: int) -> int:
+    """Return how many tiles an axis takes."""
+    return 1 if length <= tile_px else 1 + -(-(length - tile_px) // (tile_px - 2 * halo_px))
+
+
+def _balanced(length: int, pieces: int, halo_px: int, stride: int) -> int:
+    """Return the side of `pieces` equal tiles that cover an axis."""
+    return round_up(-(-(length + 2 * halo_px * (pieces - 1)) // pieces), stride)
+
+
+def grid(
+    rows: int, cols: int, tile_px: int | tuple[int, int], halo_px: int, stride: int = 1
+) -> list[Tile]:
     """Cover a scene with tiles, row by row; every pixel is kept exactly once.
 
     Tiles of one grid read windows of one size (`tile_px`, or the padded scene where that is
@@ -120,7 +183,7 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
     rows, cols
         Size of the scene in pixels.
     tile_px
-        Side of a tile as read; a multiple of `stride`.
+        Side of a tile as read, or its (rows, cols); multiples of `stride`.
     halo_px
         Width of the border that is read and not kept; if no multiple of `stride`, at least the
         next one below.
@@ -130,16 +193,19 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
     Raises
     ------
     ValueError
-        When the stride is below 1 or the halo negative; and, where the scene needs more than one
-        tile, when the tile is no multiple of the stride or the halo leaves nothing of it.
+        When the stride is below 1 or the halo negative; and, along an axis that needs more than
+        one tile, when the tile is no multiple of the stride or the halo leaves nothing of it.
     """
     if rows < 1 or cols < 1:
         return []
     _check_steps(halo_px, stride)
-    if max(round_up(rows, stride), round_up(cols, stride)) > tile_px:
-        check_tile(tile_px, halo_px, stride)
-    read_rows = min(tile_px, round_up(rows, stride))
-    read_cols = min(tile_px, round_up(cols, stride))
+    sides = (tile_px, tile_px) if isinstance(tile_px, int) else tile_px
+    for length, side in zip((rows, cols), sides):
+        if round_up(length, stride) > side:
+            check_tile(side, halo_px, stride)
+    read_rows, read_cols = (
+        min(side, round_up(length, stride)) for length, side in zip((rows, cols), sides)
+    )
     return [
         Tile(
             read=Window(down.start, across.start, read_rows, read_cols),
@@ -150,6 +216,6 @@ def grid(rows: int, cols: int, tile_px: int, halo_px: int, stride: int = 1) -> l
                 across.keep_to - across.keep_from,
             ),
         )
-        for down in _spans(rows, tile_px, halo_px, stride)
-        for across in _spans(cols, tile_px, halo_px, stride)
+        for down in _spans(rows, sides[0], halo_px, stride)
+        for across in _spans(cols, sides[1], halo_px, stride)
     ]

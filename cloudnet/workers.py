@@ -61,7 +61,7 @@ def run_in_processes(
     BatchError
         When processes die before they are ready.
     """
-    pool = _Pool(replace(job, threads=max(usable_cores() // jobs, 1)), jobs)
+    pool = _Pool(replace(job, threads=job.threads or max(usable_cores() // jobs, 1)), jobs)
     try:
         yield from pool.run(iter(tasks))
     finally:

@@ -296,7 +296,7 @@ def _fit_head(
     """Return kernel (4, channels, 1, 1) and bias (4,) that give logits of -4 and 4."""
     import onnx
 
-    from cloudnet.runtime import open_session
+    from cloudnet.session import open_session
     from cloudnet.tiles import Window
 
     opened = onnx.ModelProto()

@@ -27,8 +27,9 @@ from cloudnet.commands.options import share_bar
 from cloudnet.commands.train import ProgressBar, _describe_result
 from cloudnet.compare import DEFAULT_ATOL, Comparison, replay_probe
 from cloudnet.run import Run
-from cloudnet.runtime import DEFAULT_TILE_PX, FACTS_KEY, load_model
+from cloudnet.runtime import FACTS_KEY, load_model
 from cloudnet.scene import open_scene
+from cloudnet.session import PROVIDERS
 from tests.helpers import lopsided_scene, make_dataset, write_scene_npy, write_scene_tif
 from tests.test_compare import tampered
 
@@ -86,13 +87,19 @@ def test_every_default_that_matters_is_shown(option: click.Option) -> None:
     assert option.is_flag or option.show_default or not has_default
 
 
+@pytest.mark.parametrize("name", ["predict", "bench"])
+def test_the_providers_are_those_of_the_library(name: str) -> None:
+    (option,) = (option for option in main.commands[name].params if option.name == "provider")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(PROVIDERS)
+
+
 def test_defaults_are_those_of_the_library() -> None:
     defaults = {
         f"{name} {option.name}": option.default
         for name, command in COMMANDS
         for option in command.params
     }
-    assert defaults["predict tile_px"] == DEFAULT_TILE_PX
     assert {defaults[f"{name} atol"] for name in ("predict", "compare", "evaluate", "export")} == {
         DEFAULT_ATOL
     }

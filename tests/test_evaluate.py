@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloudnet import dataset, evaluate
+from cloudnet import dataset, evaluate, runtime
 from cloudnet.confusion import Confusion
 from cloudnet.dataset import SLAB_ROWS, DataSet, LabelledScene, open_dataset
 from cloudnet.errors import DatasetError, ModelError
@@ -26,11 +26,18 @@ from tests.test_confusion import BY_HAND, FOUND, TRUTH
 Array = NDArray[Any]
 
 
+SMALL_TILES = 1_000_000
+"""Bytes, of which tiles of some ten thousand pixels are made."""
+
+
 class BrightIsCloud:
     """Stands for onnxruntime's session: the probability of cloud is the red band."""
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="reflectance")]
+
+    def get_modelmeta(self) -> SimpleNamespace:
+        return SimpleNamespace(custom_metadata_map={})
 
     def run(self, _: None, feeds: dict[str, Array]) -> list[Array]:
         return [feeds["reflectance"][..., :1]]
@@ -90,7 +97,10 @@ def test_a_model_is_scored_scene_by_scene(folder: Folder) -> None:
     assert "bright 2" in evaluation.model and "0123456789ab" in evaluation.model
 
 
-def test_every_pixel_of_a_scene_of_many_tiles_counts_in_its_place(folder: Folder) -> None:
+def test_every_pixel_of_a_scene_of_many_tiles_counts_in_its_place(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "STREAMED_TILE_BYTES", SMALL_TILES)
     rng = np.random.default_rng(3)
     truth = (rng.random((1601, 30)) < 0.4).astype(np.uint8)
     found = (rng.random((1601, 30)) < 0.4).astype(np.uint8)
@@ -101,6 +111,7 @@ def test_every_pixel_of_a_scene_of_many_tiles_counts_in_its_place(folder: Folder
 
 
 def test_masks_are_read_by_parts(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "STREAMED_TILE_BYTES", SMALL_TILES)
     folder.add("long", np.full((1601, 5), 0.3), np.zeros((1601, 5)))
     windows: list[Window] = []
     read_mask = LabelledScene.read_mask

@@ -396,12 +396,12 @@ def test_a_scene_cut_short_leaves_nothing(model: CloudModel, tmp_path: Path) -> 
     """Its header is whole and its first rows can be read; the error comes midway."""
     path = tmp_path / "cut.tif"
     # This driver writes the header before the pixels.
-    whole = write_cloudy(tmp_path / "whole.tif", 300, 200)
+    whole = write_cloudy(tmp_path / "whole.tif", 900, 70)
     rasterio.shutil.copy(whole, path, driver="COG", blocksize=128, compress="none")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
     with open_scene(path) as source:
-        assert source.rows == 300
+        assert source.rows == 900
     shares: list[float] = []
     with pytest.raises(SceneError, match="cut short") as caught:
         predict_scene(path, model, tmp_path / "out", options=ALL, on_progress=shares.append)

@@ -49,7 +49,8 @@ from cloudnet.quantise import (
     compare_nets,
     quantise,
 )
-from cloudnet.runtime import FACTS_KEY, PROBE_KEY, load_model, open_session
+from cloudnet.runtime import FACTS_KEY, PROBE_KEY, load_model
+from cloudnet.session import open_session
 from cloudnet.spec import SPEC_KEY
 from tests.helpers import cloudy_scene, lopsided_scene, teach, write_labelled_scene, write_probe
 

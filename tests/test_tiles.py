@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloudnet.tiles import Tile, Window, check_tile, grid, round_up
+from cloudnet.tiles import Tile, Window, check_tile, choose_tile, grid, round_up
 
 
 @dataclass(frozen=True)
@@ -230,3 +230,55 @@ def test_a_clipped_window_is_the_part_inside_the_scene(
 
 def test_a_window_in_the_coordinates_of_another() -> None:
     assert Window(10, 20, 3, 4).within(Window(8, 15, 9, 9)) == Window(2, 5, 3, 4)
+
+
+@given(
+    rows=st.integers(1, 900),
+    cols=st.integers(1, 900),
+    halo=st.integers(0, 5),
+    stride=st.sampled_from([1, 4, 16]),
+    area_px=st.integers(1, 200_000),
+    most_rows=st.one_of(st.none(), st.integers(1, 400)),
+)
+def test_chosen_tiles_keep_to_their_bounds_and_cover_the_scene(
+    rows: int, cols: int, halo: int, stride: int, area_px: int, most_rows: int | None
+) -> None:
+    halo_px = halo * stride
+    tile = choose_tile((rows, cols), halo_px, stride, area_px=area_px, most_rows=most_rows)
+    tiles = grid(rows, cols, tile, halo_px, stride)
+    covered = np.zeros((rows, cols), dtype=int)
+    for each in tiles:
+        covered[each.write.slices] += 1
+    assert (covered == 1).all()
+    least = (
+        min(2 * halo_px + stride, round_up(rows, stride)),
+        min(2 * halo_px + stride, round_up(cols, stride)),
+    )
+    read = {(each.read.rows, each.read.cols) for each in tiles}
+    assert len(read) == 1
+    for read_rows, read_cols in read:
+        assert read_rows <= max(most_rows or read_rows, least[0], stride)
+        smallest = least[0] * least[1]
+        assert read_rows * read_cols <= max(area_px, smallest)
+
+
+def test_a_scene_that_fits_is_one_tile() -> None:
+    assert choose_tile((1022, 1022), 80, 16, area_px=1_100_000) == (1024, 1024)
+    assert choose_tile((5, 40), 80, 16, area_px=1_100_000) == (16, 48)
+    assert choose_tile((0, 40), 80, 16, area_px=1_100_000) == (16, 48)
+
+
+@pytest.mark.parametrize("size", [(1100, 1100), (4088, 4088), (10980, 10980), (300, 9000)])
+def test_chosen_tiles_read_less_than_square_ones_of_their_area(size: tuple[int, int]) -> None:
+    def read(tile: int | tuple[int, int]) -> int:
+        return sum(each.read.rows * each.read.cols for each in grid(*size, tile, 80, 16))
+
+    chosen = choose_tile(size, 80, 16, area_px=1024 * 1024)
+    assert read(chosen) <= read(1024)
+
+
+def test_a_large_scene_reads_little_more_than_it_has() -> None:
+    size = (4088, 4088)
+    tile = choose_tile(size, 80, 16, area_px=2_250_000)
+    read = sum(each.read.rows * each.read.cols for each in grid(*size, tile, 80, 16))
+    assert read < 1.17 * size[0] * size[1]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cloudnet._version import __version__
+from cloudnet.commands.bench import bench
 from cloudnet.commands.compare import compare
 from cloudnet.commands.demo import demo
 from cloudnet.commands.evaluate import evaluate
@@ -54,6 +55,7 @@ def main() -> None:
 for command in (
     predict,
     models,
+    bench,
     info,
     evaluate,
     compare,

@@ -131,6 +131,26 @@ def model_option(command: Command) -> Command:
     )(command)
 
 
+def provider_option(command: Command) -> Command:
+    """Add --provider, what computes."""
+    return click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "openvino", "coreml", "directml"]),
+        default="cpu",
+        show_default=True,
+        help="What of onnxruntime computes; others than cpu need their own onnxruntime.",
+    )(command)
+
+
+def threads_option(command: Command) -> Command:
+    """Add --threads."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads inside the net; as many as there are cores if not given.",
+    )(command)
+
+
 def threshold_option(command: Command) -> Command:
     """Add --threshold."""
     return click.option(
@@ -232,7 +252,12 @@ def import_tensorflow(*others: str) -> None:
 
 
 def compared_model(
-    path: Path | None, net: Path | None, atol: float
+    path: Path | None,
+    net: Path | None,
+    atol: float,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
 ) -> tuple[CloudModel, Comparison]:
     """Load a model, replay its probe, and compare it with Keras too where a net is given.
 
@@ -250,7 +275,7 @@ def compared_model(
     from cloudnet.runtime import load_model
     from cloudnet.shipped import find_keras
 
-    model = load_model(path)
+    model = load_model(path, threads=threads, provider=provider)
     net = None if net is None else find_net(find_keras(net))
     comparison = replay_probe(model, atol)
     comparison.require(model.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from cloudnet.commands.options import (
     describe,
     model_option,
     overwrite_option,
+    provider_option,
     reading_options,
     share_bar,
+    threads_option,
     threshold_option,
 )
 
@@ -39,10 +42,10 @@ if TYPE_CHECKING:
 @click.option(
     "--tile-px",
     type=click.IntRange(min=1),
-    default=768,
-    show_default=True,
-    help="Side of a tile, halo included; rounded up to what the net takes.",
+    help="Side of a tile, halo included; by default what reads least within 190 MB.",
 )
+@threads_option
+@provider_option
 @click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
 @click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
 @atol_option
@@ -54,6 +57,8 @@ def predict(
     model: Path | None,
     output: Path,
     net: Path | None,
+    threads: int | None,
+    provider: str,
     atol: float,
     jobs: int | None,
     scheduler: str | None,
@@ -78,9 +83,10 @@ def predict(
     if skip_existing and options.overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
     named = list_scenes(scenes, sys.stdin if STDIN in scenes else ())
-    loaded, comparison = compared_model(model, net, atol)
+    loaded, comparison = compared_model(model, net, atol, threads=threads, provider=provider)
     if len(named) > 1 or STDIN in scenes or spread != Spread():
         job = make_job(loaded, comparison, output, options, reading)
+        job = replace(job, threads=threads, provider=provider)
         batch = open_batch(named, loaded, job, spread)
         click.echo(describe(comparison))
         predict_many(batch, output)
