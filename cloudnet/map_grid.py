@@ -94,7 +94,7 @@ class MapGrid:
         """Tell whether the frames of two grids share a part of the Earth."""
         left, bottom, right, top = transform_bounds(other.crs, self.crs, *other.bounds)
         west, south, east, north = self.bounds
-        return left < east and right > west and bottom < north and top > south
+        return bool(left < east and right > west and bottom < north and top > south)
 
     def at(self, col: float, row: float) -> tuple[float, float]:
         """Return x and y of a place in pixels; (0, 0) is the upper left corner of the grid."""

@@ -42,7 +42,7 @@ class Patches:
 
     def sizes(self) -> NDArray[np.float64]:
         """Return the pixels of each patch."""
-        return np.bincount(self.labels, weights=self.lengths)
+        return np.bincount(self.labels, weights=self.lengths).astype(np.float64)
 
     def row(self, row: int) -> slice:
         """Return the runs of a row."""
@@ -127,9 +127,10 @@ def open_patches(slabs: Iterable[NDArray[np.bool_]]) -> list[OpenPatches]:
         )
         count += len(reach)
     roots = join(count, *(np.concatenate(ends) for ends in zip(*edges)))
-    wholes = np.bincount(roots, weights=np.concatenate(sizes), minlength=count)[roots]
+    wholes = np.bincount(roots, weights=np.concatenate(sizes), minlength=count)
     cuts = np.cumsum([len(part) for part in labels])[:-1]
-    return [OpenPatches(*pair) for pair in zip(labels, np.split(wholes, cuts))]
+    parts = np.split(wholes.astype(np.float64)[roots], cuts)
+    return [OpenPatches(*pair) for pair in zip(labels, parts)]
 
 
 def _touching(

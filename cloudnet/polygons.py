@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,8 +23,6 @@ from cloudnet.spec import CLOUD
 
 Ring: TypeAlias = NDArray[np.float64]
 """(points, 2): x and y, the first point again as the last."""
-
-FORMATS = ("gpkg", "geojson")
 
 BATCH = 10_000
 """Polygons that are written at a time."""
@@ -152,19 +150,19 @@ def _write_gpkg(path: Path, polygons: Iterable[Polygon], crs: Any, name: str) ->
         "fields": np.array(["area_m2"], dtype=object),
     }
     written, rest = 0, iter(polygons)
-    while batch := list(islice(rest, BATCH)) if written else list(islice(rest, BATCH)) or [None]:
-        wkb = np.array([one.to_wkb() for one in batch if one], dtype=object)
-        areas = np.array([one.area_m2 for one in batch if one], dtype=np.float64)
+    while True:
+        batch = list(islice(rest, BATCH))
+        if not batch and written:
+            return written
+        shapes_wkb = np.array([polygon.to_wkb() for polygon in batch], dtype=object)
+        areas = np.array([polygon.area_m2 for polygon in batch], dtype=np.float64)
         try:
-            raw.write(
-                path, geometry=wkb, field_data=[areas], append=written > 0, **settings
-            )
+            raw.write(path, geometry=shapes_wkb, field_data=[areas], append=written > 0, **settings)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise OSError(str(error)) from error
-        if not len(wkb):
-            break
-        written += len(wkb)
-    return written
+        if not batch:
+            return 0
+        written += len(batch)
 
 
 def _write_geojson(path: Path, polygons: Iterable[Polygon], crs: Any, name: str) -> int:
@@ -183,7 +181,9 @@ def _write_geojson(path: Path, polygons: Iterable[Polygon], crs: Any, name: str)
 def _feature(polygon: Polygon, crs: Any) -> dict[str, Any]:
     flat = {"type": "Polygon", "coordinates": [ring.tolist() for ring in polygon.rings]}
     geometry = dict(transform_geom(crs, "EPSG:4326", flat, precision=DIGITS))
-    parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    parts = (
+        geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    )
     turned = [[_wound(ring, index) for index, ring in enumerate(part)] for part in parts]
     geometry["coordinates"] = turned if geometry["type"] == "MultiPolygon" else turned[0]
     known = polygon.area_m2 == polygon.area_m2
@@ -196,5 +196,5 @@ def _feature(polygon: Polygon, crs: Any) -> dict[str, Any]:
 
 def _wound(ring: list[Any], index: int) -> list[Any]:
     """Return an outline counterclockwise and a hole clockwise (RFC 7946, 3.1.6)."""
-    doubled = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(ring, ring[1:]))
+    doubled = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))
     return ring if (doubled > 0) == (index == 0) else ring[::-1]
