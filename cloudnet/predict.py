@@ -34,7 +34,7 @@ from cloudnet.regrid import regrid
 from cloudnet.runtime import DEFAULT_TILE_PX, CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene
 from cloudnet.spec import CLOUD, NO_DATA
-from cloudnet.stac_item import make_item, require_placed
+from cloudnet.stac_item import TITLES, make_item, require_placed
 
 GDAL_CACHE_MB = 64
 """GDAL keeps decoded blocks up to this size; its own default, 5 % of the memory, is not bounded."""
@@ -93,13 +93,13 @@ class PredictOptions:
             )
 
     def wanted(self, outputs: Outputs) -> dict[str, Path]:
-        """Return the files to be made by what they are: mask first, summary and item last."""
-        files = {"mask": outputs.mask}
-        files |= {"probability": outputs.probability} if self.probability else {}
-        files |= {"quicklook": outputs.quicklook} if self.quicklook else {}
-        files |= {"vector": outputs.vector(self.vector)} if self.vector else {}
-        files |= {"summary": outputs.summary}
-        return files | ({"stac item": outputs.stac_item} if self.stac else {})
+        """Return the files to be made, as `Outputs.wanted` does."""
+        return outputs.wanted(
+            probability=self.probability,
+            quicklook=self.quicklook,
+            vector=self.vector,
+            stac=self.stac,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def predict_scene(
     model.require_scenes()
     options = options or PredictOptions()
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(path, reading) as scene:
-        job = Job(scene, model, comparison, options)
+        job = Job(scene, model, options, comparison)
         outputs = Outputs(writable_folder(Path(folder)), scene.name)
         wanted = options.wanted(outputs)
         with output_lock(outputs.mask):
@@ -210,8 +210,8 @@ class Job:
 
     Parameters
     ----------
-    scene, model, comparison, options
-        As in `predict_scene`.
+    scene, model, options, comparison
+        As in `predict_scene`; the comparison has passed. Without it, a job can only be looked at.
 
     Raises
     ------
@@ -220,9 +220,13 @@ class Job:
     """
 
     def __init__(
-        self, scene: Scene, model: CloudModel, comparison: Comparison, options: PredictOptions
+        self,
+        scene: Scene,
+        model: CloudModel,
+        options: PredictOptions,
+        comparison: Comparison | None = None,
     ) -> None:
-        self.scene, self.model, self.comparison, self.options = scene, model, comparison, options
+        self.scene, self.model, self.options, self.comparison = scene, model, options, comparison
         self.scene_grid = MapGrid.of(scene)
         name = str(scene.path)
         options.refinement.check(self.scene_grid, name)
@@ -262,7 +266,7 @@ class Job:
             files["quicklook"].write_bytes(picture.encode())
         counts = self._publish(layers[MASK], files["mask"])
         if PROBABILITY in layers:
-            self._publish(layers[PROBABILITY], files["probability"])
+            self._publish(layers[PROBABILITY], files["probability"], files["mask"])
         if "vector" in files:
             traced = scratch / f"clouds{files['vector'].suffix}"
             write_polygons(files["mask"], traced, self.scene.name)
@@ -270,7 +274,7 @@ class Job:
         summary = self._summarise(counts)
         write_summary(files["summary"], summary)
         if self.acquired is not None:
-            parts = {kind: (final[kind], files[kind]) for kind in files if kind != "stac item"}
+            parts = {kind: (path, files[kind]) for kind, path in final.items() if kind in TITLES}
             item = make_item(self.scene.name, self.grid, self.acquired, parts, summary)
             write_summary(files["stac item"], item)
         return summary
@@ -322,11 +326,11 @@ class Job:
                 on_progress(done / (scene.rows * scene.cols))
         return paths
 
-    def _publish(self, layer: Path, path: Path) -> Counts:
+    def _publish(self, layer: Path, path: Path, mask: Path | None = None) -> Counts:
         """Bring a layer to the products' grid and make a COG of it; remove what it was made of."""
         if self.grid != self.scene_grid:
             warped = layer.with_name(f"regridded_{layer.name}")
-            regrid(layer, warped, self.grid)
+            regrid(layer, warped, self.grid, mask)
             layer.unlink()
             layer = warped
         cog = layer.with_name(f"cog_{layer.name}")
@@ -353,7 +357,7 @@ class Job:
             "like": None if self.options.like is None else self.options.like.name,
             "level": _level(self.scene),
             "model": {**self.model.spec.to_dict(), "sha256": self.model.sha256},
-            "comparison": self.comparison.to_dict(),
+            "comparison": self.comparison.to_dict() if self.comparison else None,
             "cloudnet": __version__,
         }
 

@@ -54,6 +54,22 @@ class Outputs:
         """JSON: the STAC item of the products."""
         return self.folder / f"{self.name}_stac.json"
 
+    def wanted(
+        self,
+        *,
+        probability: bool = False,
+        quicklook: bool = True,
+        vector: str | None = None,
+        stac: bool = False,
+    ) -> dict[str, Path]:
+        """Return the files to be made by what they are: mask first, summary and item last."""
+        files = {"mask": self.mask}
+        files |= {"probability": self.probability} if probability else {}
+        files |= {"quicklook": self.quicklook} if quicklook else {}
+        files |= {"vector": self.vector(vector)} if vector else {}
+        files |= {"summary": self.summary}
+        return files | ({"stac item": self.stac_item} if stac else {})
+
     def vector(self, wanted: str) -> Path:
         """Return where the polygons go.
 

@@ -9,7 +9,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
-from cloudnet.layer import MASK, Slabs, as_rasterio, reading, slabs, write_slabs
+from cloudnet.layer import MASK, Slabs, as_rasterio, read_slabs, reading, slabs, write_slabs
 from cloudnet.map_grid import MapGrid
 from cloudnet.spec import NO_DATA
 
@@ -17,7 +17,7 @@ WARP_MB = 32
 """Memory of GDAL's warper; it works on a part of the layer that fits."""
 
 
-def regrid(source: Path, target: Path, grid: MapGrid) -> None:
+def regrid(source: Path, target: Path, grid: MapGrid, mask: Path | None = None) -> None:
     """Bring a layer to another grid.
 
     A mask takes the nearest pixel. A probability is averaged where the new pixels are larger, and
@@ -29,13 +29,23 @@ def regrid(source: Path, target: Path, grid: MapGrid) -> None:
         The layer, and the one to be written.
     grid
         The new grid.
+    mask
+        Already on that grid: where it is 255, so is the layer. GDAL's average reaches a hair too
+        far, so a probability would show a row more than its mask.
 
     Raises
     ------
     OSError
         When a file cannot be read or written, or the layer not be brought there.
     """
-    write_slabs(target, grid, source, _warped(source, grid))
+    parts = _warped(source, grid)
+    write_slabs(target, grid, source, parts if mask is None else _within(parts, mask))
+
+
+def _within(parts: Slabs, mask: Path) -> Slabs:
+    for (window, values), (_, known) in zip(parts, read_slabs(mask)):
+        values[known == NO_DATA] = NO_DATA
+        yield window, values
 
 
 def _warped(source: Path, grid: MapGrid) -> Slabs:
