@@ -55,11 +55,11 @@ def test_the_grid_of_another_file(tmp_path: Path) -> None:
         tmp_path / "like.tif",
         lopsided_scene(20, 10),
         crs="EPSG:4326",
-        transform=Affine(1e-3, 0, 13.65, 0, -1e-3, 47.86),
+        transform=Affine(1e-3, 0, 13.66, 0, -1e-3, 47.86),
     )
     grid = grid_like(path, SCENE, "scene.tif")
     assert (grid.rows, grid.cols, grid.crs) == (20, 10, DEGREES)
-    assert grid.transform.c == 13.65
+    assert grid.transform.c == 13.66
 
 
 def test_another_file_that_does_not_fit(tmp_path: Path) -> None:
