@@ -53,6 +53,9 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
+    except OSError as error:
+        # Once the folder is gone there is room again, and the cause could not be told.
+        raise OSError(error.errno or 0, _cause(error, folder)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,7 +78,7 @@ def _cause(error: OSError, folder: Path) -> str:
     """Return why in one line; GDAL does not say so when the disk is full."""
     if error.strerror is None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
         return os.strerror(errno.ENOSPC)
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return error.strerror or " ".join(str(error.__cause__ or error).split()) or type(error).__name__
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ PICTURE_BYTES = 45_000_000
 FINISH_BYTES_PX = 12
 """Of a pixel of a slab while a mask is refined, warped and read back."""
 
-LIBRARY_BYTES = 30_000_000
+LIBRARY_BYTES = 15_000_000
 """What GDAL and onnxruntime come to hold beside that: decoders, threads, heap that is not given
 back."""
 
