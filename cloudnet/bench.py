@@ -185,7 +185,8 @@ def stage_seconds(model: CloudModel, scene: Scene, mask_path: Path) -> dict[str,
 
     A prediction does them at the same time, so it takes less than their sum.
     """
-    from cloudnet.product import open_layer
+    from cloudnet.layer import MASK, open_layer
+    from cloudnet.map_grid import MapGrid
 
     size = scene.rows, scene.cols
     spent = dict.fromkeys(STAGES, 0.0)
@@ -203,7 +204,7 @@ def stage_seconds(model: CloudModel, scene: Scene, mask_path: Path) -> dict[str,
             answer = model.run(buffer[np.newaxis])[0, ..., 0]
         with _clock(spent, "blend"):
             probability[tile.write.slices] = answer[tile.write.within(tile.read).slices]
-    with _clock(spent, "write"), open_layer(mask_path, scene, "cloud mask", {}) as layer:
+    with _clock(spent, "write"), open_layer(mask_path, MapGrid.of(scene), MASK, {}) as layer:
         layer.write(Window(0, 0, *size), to_mask(probability, model.spec.threshold))
     return spent
 

@@ -18,9 +18,9 @@ Place: TypeAlias = tuple[int, int]
 CELL_PX = 512
 """Smaller blocks are decoded several at a time, up to this side."""
 
-KEPT_ROWS = 2
-"""Rows of cells that are kept. A reader who goes down a scene in slabs that cut cells, and returns
-by a halo, then meets none a second time."""
+KEPT_ROWS = 1
+"""Rows of cells that are kept: a reader who goes down a scene in slabs that cut cells then decodes
+none a second time."""
 
 
 class CellReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import threading
@@ -32,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         any OSError of the block counts as one of writing.
     """
     _refuse_non_file(path)
-    scratch = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    scratch = _scratch(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
@@ -45,11 +46,39 @@ def whole_file(path: Path) -> Iterator[Path]:
             scratch.unlink()
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path` for what is written on the way to it; removed with the block."""
+    folder = _scratch(path).with_suffix("")
+    folder.mkdir()
+    try:
+        yield folder
+    except OSError as error:
+        # Once the folder is gone there is room again, and the cause could not be told.
+        raise OSError(error.errno or 0, _cause(error, folder)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed process left on its way to `path`; call it under the output's lock."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}.part*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+
+
 def _cause(error: OSError, folder: Path) -> str:
     """Return why in one line; GDAL does not say so when the disk is full."""
     if error.strerror is None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
         return os.strerror(errno.ENOSPC)
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return error.strerror or " ".join(str(error.__cause__ or error).split()) or type(error).__name__
 
 
 def write_text(path: Path, text: str) -> None:

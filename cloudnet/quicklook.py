@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -117,12 +118,24 @@ class Quicklook:
         layers[..., 4] = mask == CLOUD
         layers[..., 5] = mask == CLEAR
         layers[..., 6] = 1
+        sums, part = self._binned(window, layers)
+        self._sums[part.slices] += sums
+
+    def replace_mask(self, parts: Iterable[tuple[Window, NDArray[np.uint8]]]) -> None:
+        """Forget the mask and take another one, window by window, for the same colours."""
+        self._sums[..., 4:6] = 0
+        for window, mask in parts:
+            layers = np.stack([mask == CLOUD, mask == CLEAR], axis=2).astype(np.uint8)
+            sums, part = self._binned(window, layers)
+            self._sums[part.slices][..., 4:6] += sums
+
+    def _binned(self, window: Window, layers: Picture) -> tuple[NDArray[np.uint32], Window]:
+        """Return sums of layers (rows, cols, n) over the picture's pixels, and their place."""
         down, first_row = _bins(window.row, window.rows, self.rows, self.height)
         across, first_col = _bins(window.col, window.cols, self.cols, self.width)
         sums = np.add.reduceat(layers, down, axis=0, dtype=np.uint32)
         sums = np.add.reduceat(sums, across, axis=1, dtype=np.uint32)
-        part = Window(first_row, first_col, sums.shape[0], sums.shape[1])
-        self._sums[part.slices] += sums
+        return sums, Window(first_row, first_col, sums.shape[0], sums.shape[1])
 
     def picture(self) -> Picture:
         """Return the scene in true colour, (height, width, 3); grey where no data."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tokenize import TokenError
 
@@ -77,6 +78,15 @@ def readable(name: str | Path) -> Iterator[None]:
             else "is no readable image, or is cut short"
         )
         raise SceneError(f"{name} {broken} ({cause}); get the file again") from error
+
+
+def read_time(text: str) -> datetime | None:
+    """Return a time of ISO 8601, UTC where it names no zone; None where it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def is_address(name: object) -> bool:

@@ -284,9 +284,20 @@ class CloudModel:
             At once when the model takes single tiles only.
         """
         self.require_scenes()
-        held = _held_bytes(source, len(self.spec.bands))
-        tiles = self.tiles(size, tile_px=tile_px, exact=exact, held_bytes_px=held)
+        tiles = self.stream_tiles(source, size, tile_px=tile_px, exact=exact)
         return self._mosaic().stream(source, size, tiles)
+
+    def stream_tiles(
+        self,
+        source: Reader | Numbers,
+        size: tuple[int, int],
+        *,
+        tile_px: int | None = None,
+        exact: bool = False,
+    ) -> list[Tile]:
+        """Return the tiles that `stream` cuts a scene into, with the same arguments."""
+        held = _held_bytes(source, len(self.spec.bands))
+        return self.tiles(size, tile_px=tile_px, exact=exact, held_bytes_px=held)
 
 
 def load_model(

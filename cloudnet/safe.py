@@ -103,7 +103,9 @@ def _scene(
             BandFile(band, files.label(name), files.gdal_path(name), scale, offset, NO_DATA_NUMBER)
         )
     level, baseline = (metadata.level, metadata.baseline) if metadata else (None, None)
-    return BandFilesScene(path, bands, reading, level, baseline)
+    scene = BandFilesScene(path, bands, reading, level, baseline)
+    scene.acquired = metadata.acquired if metadata else None
+    return scene
 
 
 def _no_product(files: ProductFiles) -> SceneError:

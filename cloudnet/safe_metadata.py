@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 
 from cloudnet.errors import SceneError
-from cloudnet.reading import SCALE_HINT
+from cloudnet.reading import SCALE_HINT, read_time
 from cloudnet.spec import BANDS, CATALOGUE_BANDS
 from cloudnet.xml_tree import elements, parse_xml, texts
 
@@ -99,6 +100,12 @@ class SafeMetadata:
         for craft in texts(self._root, "SPACECRAFT_NAME"):
             if not craft.startswith("Sentinel-2"):
                 raise SceneError(f"{self.name} is of {craft}; give a product of Sentinel-2")
+
+    @property
+    def acquired(self) -> datetime | None:
+        """When the product's first line was taken, in UTC; None where the metadata do not tell."""
+        told = texts(self._root, "PRODUCT_START_TIME")
+        return read_time(told[0]) if told else None
 
     def _only(self, *tags: str) -> str:
         """Return the one text that such elements hold; raise SceneError where there is not one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -66,6 +67,8 @@ class Scene(ABC):
         True where scale and offset of every band come from the file.
     level, baseline
         Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell.
+    acquired
+        When it was taken, with its time zone; None where the file does not tell.
     crs, transform
         Of the grid as rasterio gives them; None where the file has none.
     """
@@ -82,6 +85,7 @@ class Scene(ABC):
     band_names: tuple[str, ...] = ()
     level: str | None = None
     baseline: str | None = None
+    acquired: datetime | None = None
     crs: Any = None
     transform: Any = None
 

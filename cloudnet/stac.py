@@ -13,7 +13,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from cloudnet.band_files import BandFile, BandFilesScene
 from cloudnet.errors import SceneError
-from cloudnet.reading import SCALE_HINT, Reading, is_address
+from cloudnet.reading import SCALE_HINT, Reading, is_address, read_time
 from cloudnet.remote import MOST_JSON_BYTES, gdal_path, parse_json
 from cloudnet.safe_metadata import NO_DATA_NUMBER, OFFSETS_SINCE
 from cloudnet.scene import Scene
@@ -74,7 +74,9 @@ def open_item_dict(item: Any, home: str, reading: Reading) -> Scene:
         raise SceneError(f"{home} is no STAC item in order ({error}); get it again") from error
     baseline = next((str(properties[key]) for key in BASELINES if properties.get(key)), None)
     path = home if is_address(home) else Path(home)
-    return BandFilesScene(path, files, reading, _level(item, properties), baseline)
+    scene = BandFilesScene(path, files, reading, _level(item, properties), baseline)
+    scene.acquired = read_time(str(properties.get("datetime")))
+    return scene
 
 
 def _level(item: Json, properties: Json) -> str | None:

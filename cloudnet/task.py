@@ -108,10 +108,7 @@ class Job:
 
     def products(self, name: str) -> list[Path]:
         """Return the files that the scene of a name gets."""
-        wanted = Outputs(self.folder, name).wanted(
-            probability=self.options.probability, quicklook=self.options.quicklook
-        )
-        return [*wanted.values()]
+        return [*self.options.wanted(Outputs(self.folder, name)).values()]
 
 
 def make_job(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,18 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from cloudnet import predict, product
+from cloudnet import predict
 from cloudnet._version import __version__
 from cloudnet.commands import main
 from cloudnet.compare import Case, Comparison, replay_probe
 from cloudnet.errors import ComparisonError, ModelError, OutputError, SceneError
 from cloudnet.files import quiet
+from cloudnet.layer import LayerWriter
+from cloudnet.lock import output_lock
 from cloudnet.predict import Prediction, PredictOptions, check_outputs, predict_scene
-from cloudnet.product import LayerWriter, Outputs, to_percent
+from cloudnet.product import Outputs, to_percent
 from cloudnet.quicklook import OUTLINE_COLOR
+from cloudnet.refine import Refinement
 from cloudnet.runtime import PROBE_KEY, CloudModel, load_model
 from cloudnet.scene import Reading, open_scene
 from cloudnet.spec import CONTRACT_NCHW_224
@@ -128,7 +133,12 @@ def test_the_summary_tells_the_share_and_what_it_rests_on(
         "cols": 130,
         "cloud_share": (mask == 1).sum() / valid,
         "valid_share": valid / mask.size,
+        "cloud_km2": (mask == 1).sum() * 1e-4,
         "threshold": 0.5,
+        "min_area_m2": 0.0,
+        "buffer_m": 0.0,
+        "like": None,
+        "level": None,
         "model": {**model.spec.to_dict(), "sha256": model.sha256},
         "cloudnet": __version__,
     }
@@ -348,11 +358,54 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 MIDWAY = {
     "at the first tile": (LayerWriter, "write", 0),
     "at a later tile": (LayerWriter, "write", 5),
-    "finishing the first layer": (product, "_add_overviews", 0),
-    "finishing the second layer": (product, "_add_overviews", 1),
+    "refining": (predict, "refine_mask", 0),
+    "on the other grid": (predict, "regrid", 0),
+    "finishing the first layer": (predict, "publish_layer", 0),
+    "finishing the second layer": (predict, "publish_layer", 1),
+    "at the polygons": (predict, "write_polygons", 0),
     "at the quicklook": (predict.Quicklook, "encode", 0),
     "at the summary": (predict, "write_summary", 0),
+    "at the STAC item": (predict, "write_summary", 1),
 }
+
+
+@pytest.fixture
+def everything(tmp_path_factory: pytest.TempPathFactory) -> PredictOptions:
+    """All products there are, refined, on another grid."""
+    like = write_cloudy(tmp_path_factory.mktemp("like") / "like.tif", 80, 120)
+    return replace(
+        ALL,
+        like=like,
+        refinement=Refinement(min_area_m2=300.0, buffer_m=10.0),
+        vector="geojson",
+        stac=True,
+        acquired=datetime(2024, 5, 1, 10, 30),
+    )
+
+
+def all_products(folder: Path) -> list[Path]:
+    outputs = Outputs(folder, "cloudy")
+    return [*outputs.wanted(probability=True, vector="geojson", stac=True).values()]
+
+
+def test_everything_at_once(
+    mean_model: CloudModel, scene: Path, tmp_path: Path, everything: PredictOptions
+) -> None:
+    found = predict_scene(scene, mean_model, tmp_path, comparison=PASSED, options=everything)
+    assert names_in(tmp_path) == sorted(path.name for path in all_products(tmp_path))
+    summary = json.loads(found.outputs.summary.read_text())
+    told = [summary[key] for key in ("rows", "cols", "min_area_m2", "buffer_m", "like")]
+    assert told == [80, 120, 300.0, 10.0, "like.tif"]
+    item = json.loads(found.outputs.stac_item.read_text())
+    assert item["properties"]["datetime"] == "2024-05-01T10:30:00Z"
+    assert item["properties"]["eo:cloud_cover"] == pytest.approx(
+        100 * summary["cloud_share"], abs=1e-4
+    )
+    for asset in item["assets"].values():
+        content = (tmp_path / asset["href"]).read_bytes()
+        assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        assert asset["file:size"] == len(content)
+    assert set(item["assets"]) == {"mask", "probability", "quicklook", "vector", "summary"}
 
 
 @pytest.mark.parametrize("stage", MIDWAY)
@@ -361,12 +414,13 @@ def test_no_room_leaves_no_product_and_no_temporary(
     scene: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    everything: PredictOptions,
     stage: str,
 ) -> None:
     place, name, good_calls = MIDWAY[stage]
     monkeypatch.setattr(place, name, failing(getattr(place, name), FULL, good_calls))
     with pytest.raises(OutputError, match="cannot be written: No space left") as caught:
-        predict_scene(scene, model, tmp_path, options=ALL)
+        predict_scene(scene, model, tmp_path, options=everything)
     assert str(tmp_path / "cloudy_cloud") in str(caught.value)
     assert "part" not in str(caught.value)
     assert names_in(tmp_path) == []
@@ -378,16 +432,17 @@ def test_ctrl_c_leaves_what_was_there_before(
     scene: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    everything: PredictOptions,
     stage: str,
 ) -> None:
-    wanted = Outputs(tmp_path, "cloudy").wanted(probability=True, quicklook=True).values()
+    wanted = all_products(tmp_path)
     for path in wanted:
         path.write_text("of yesterday")
     place, name, good_calls = MIDWAY[stage]
     stop = failing(getattr(place, name), KeyboardInterrupt(), good_calls)
     monkeypatch.setattr(place, name, stop)
     with pytest.raises(KeyboardInterrupt):
-        predict_scene(scene, model, tmp_path, options=replace(ALL, overwrite=True))
+        predict_scene(scene, model, tmp_path, options=replace(everything, overwrite=True))
     assert names_in(tmp_path) == sorted(path.name for path in wanted)
     assert all(path.read_text() == "of yesterday" for path in wanted)
 
@@ -444,6 +499,69 @@ def test_an_output_that_is_a_file_is_refused(
     with pytest.raises(OutputError, match="is a file where an output folder is needed"):
         predict_scene(scene, model, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_an_output_that_another_process_writes_is_left_to_it(
+    mean_model: CloudModel, scene: Path, tmp_path: Path
+) -> None:
+    with (
+        output_lock(Outputs(tmp_path, "cloudy").mask),
+        pytest.raises(OutputError, match="being written by another process"),
+    ):
+        predict_scene(scene, mean_model, tmp_path, comparison=PASSED)
+    assert names_in(tmp_path) == []
+    predict_scene(scene, mean_model, tmp_path, comparison=PASSED)
+    assert len(names_in(tmp_path)) == 3
+
+
+def test_what_a_killed_process_left_is_removed(
+    mean_model: CloudModel, scene: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".cloudy_cloudmask.0123abcd.part").mkdir()
+    (tmp_path / ".cloudy_cloudmask.0123abcd.part" / "mask.tif").write_text("half")
+    (tmp_path / ".cloudy_cloudmask.4567abcd.part.tif").write_text("half")
+    (tmp_path / ".cloudy_2_cloudmask.4567abcd.part.tif").write_text("of another scene")
+    predict_scene(scene, mean_model, tmp_path, comparison=PASSED)
+    assert [name for name in names_in(tmp_path) if "part" in name] == [
+        ".cloudy_2_cloudmask.4567abcd.part.tif"
+    ]
+
+
+def test_one_vector_file_is_for_one_scene(tmp_path: Path) -> None:
+    scenes = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    with pytest.raises(OutputError, match="one file for 2 scenes"):
+        check_outputs(scenes, tmp_path, PredictOptions(vector=str(tmp_path / "clouds.gpkg")))
+    check_outputs(scenes, tmp_path, PredictOptions(vector="gpkg"))
+    with pytest.raises(OutputError, match="neither gpkg nor geojson"):
+        PredictOptions(vector="clouds.shp")
+
+
+def test_a_scene_that_tells_no_time_gets_no_stac_item(
+    mean_model: CloudModel, scene: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"does not tell when it was taken.*--datetime"):
+        predict_scene(
+            scene, mean_model, tmp_path, comparison=PASSED, options=PredictOptions(stac=True)
+        )
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (PredictOptions(refinement=Refinement(buffer_m=20.0)), "--buffer-m"),
+        (PredictOptions(refinement=Refinement(min_area_m2=20.0)), "--min-area-m2"),
+        (PredictOptions(vector="geojson"), "--vector"),
+        (PredictOptions(stac=True, acquired=datetime(2024, 5, 1)), "--stac"),
+    ],
+)
+def test_a_scene_without_georeference_is_told_what_needs_it(
+    mean_model: CloudModel, tmp_path: Path, options: PredictOptions, told: str
+) -> None:
+    path = write_scene_npy(tmp_path / "scene.npy", lopsided_scene(20, 30))
+    with pytest.raises(OutputError, match=rf"scene\.npy has no .*{told}"):
+        predict_scene(path, mean_model, tmp_path / "out", comparison=PASSED, options=options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_scenes_in_one_command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,32 +25,35 @@ from cloudnet.commands.options import (
     reading_options,
     share_bar,
     threads_option,
-    threshold_option,
 )
+from cloudnet.commands.product_options import make_options, product_options
 
 if TYPE_CHECKING:
     from cloudnet.batch import Batch
+    from cloudnet.predict import PredictOptions
     from cloudnet.reading import Reading
+    from cloudnet.runtime import CloudModel
 
 
 @click.command(short_help="Write the cloud masks of scenes.")
 @click.argument("scenes", nargs=-1, required=True)
 @model_option
 @click.option("-o", "--output", type=FILE, required=True, help="Folder of the products.")
-@click.option("--probability", is_flag=True, help="Write the probability too, in per cent.")
-@threshold_option
+@product_options
 @click.option("--exact", is_flag=True, help="Tiled equals whole, at the cost of speed.")
 @click.option(
     "--tile-px",
     type=click.IntRange(min=1),
-    help="Side of a tile, halo included; by default what reads least within 190 MB.",
+    help="Side of a tile, halo included; by default what reads least within 150 MB.",
 )
 @threads_option
 @provider_option
-@click.option("--quicklook/--no-quicklook", default=True, show_default=True, help="Draw a PNG.")
 @click.option("--keras", "net", type=FILE, help="Run, .keras or name to compare with side by side.")
 @atol_option
 @overwrite_option
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be read and written, and what it takes."
+)
 @archive_options
 @reading_options
 def predict(
@@ -60,6 +64,7 @@ def predict(
     threads: int | None,
     provider: str,
     atol: float,
+    dry_run: bool,
     jobs: int | None,
     scheduler: str | None,
     skip_existing: bool,
@@ -73,17 +78,21 @@ def predict(
     a line in OUTPUT/manifest.jsonl; the same command again goes on where it was.
     """
     from cloudnet.batch import Spread, open_batch
-    from cloudnet.predict import PredictOptions, predict_scene
+    from cloudnet.predict import check_shared, predict_scene
     from cloudnet.scene import scene_name
     from cloudnet.scene_list import STDIN, list_scenes
     from cloudnet.task import make_job
 
-    options = PredictOptions(**settings)
+    options = make_options(settings)
     spread = Spread(jobs, scheduler, skip_existing)
     if skip_existing and options.overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
     named = list_scenes(scenes, sys.stdin if STDIN in scenes else ())
+    check_shared(named, options)
     loaded, comparison = compared_model(model, net, atol, threads=threads, provider=provider)
+    if dry_run:
+        tell_plans(named, loaded, output, options, reading)
+        return
     if len(named) > 1 or STDIN in scenes or spread != Spread():
         job = make_job(loaded, comparison, output, options, reading)
         job = replace(job, threads=threads, provider=provider)
@@ -144,3 +153,18 @@ def predict_many(batch: Batch, output: Path) -> None:
             f"{failed} of {len(batch.tasks)} scenes failed; {batch.manifest.path} says why, and "
             "the same command tries them again"
         )
+
+
+def tell_plans(
+    scenes: Iterable[str | Path],
+    model: CloudModel,
+    output: Path,
+    options: PredictOptions,
+    reading: Reading,
+) -> None:
+    """Print what predicting scenes would take; nothing is written."""
+    from cloudnet.plan import plan_scene
+
+    for scene in scenes:
+        plan = plan_scene(scene, model, output, options, reading)
+        click.echo("\n".join(plan.to_lines()))
