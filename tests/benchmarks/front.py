@@ -23,7 +23,7 @@ TILE_PX = 1024
 
 def main(output: str, table: str, *shipped: str) -> None:
     """Print the front and draw it."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with Path(table).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     speeds = megapixels_per_second([Path(row["onnx"]) for row in rows])
     points = [(row["name"], speed, float(row["iou"])) for row, speed in zip(rows, speeds)]
