@@ -28,7 +28,7 @@ CONFIG = TrainConfig(
     epoch_tiles=480,
     batch=8,
     tile_px=96,
-    net=UNetConfig(widths=(16, 32, 48, 64)),
+    net=UNetConfig(widths=(16, 32, 48, 64), stem=0),
     augmentation=Augmentation(zoom_share=0.25),
 )
 """A small net, trained for less than a minute on two cores."""

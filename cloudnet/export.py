@@ -26,6 +26,7 @@ from cloudnet.compare import (
 )
 from cloudnet.errors import ExportError
 from cloudnet.files import refuse_existing, whole_file
+from cloudnet.float_graph import tidy
 from cloudnet.model import config_of, load_net, measure, read_keras_spec
 from cloudnet.probe import Probe, read_probe_tiles
 from cloudnet.run import Run, find_net
@@ -109,7 +110,7 @@ def export_onnx(
 
 
 def convert(net: Path, spec: Spec) -> Proto:
-    """Convert a `.keras` file to an ONNX graph of the spec's contract, by way of a SavedModel.
+    """Convert a `.keras` file to a tidy ONNX graph of the spec's contract, by way of a SavedModel.
 
     tf2onnx has no public Python call for a SavedModel, and `from_keras` is broken for some Keras 3
     models (tf2onnx issues 2329, 2348), so its command line is run.
@@ -128,7 +129,9 @@ def convert(net: Path, spec: Spec) -> Proto:
         if result.returncode or not onnx_file.exists():
             lines = result.stderr.strip().splitlines() or ["no message"]
             raise ExportError(f"tf2onnx cannot convert {net}: {lines[-1]}")
-        return onnx.load(onnx_file)
+        model = onnx.load(onnx_file)
+    tidy(model.graph)
+    return model
 
 
 def write_saved_model(net: Path, spec: Spec, folder: Path) -> None:

@@ -4,50 +4,44 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from cloudnet.errors import ExportError
-
-Proto: TypeAlias = Any
-"""A model, a graph or a node of onnx, whose classes are made at run time."""
-
-CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
-"""What becomes of reflectance before the first convolution."""
+from cloudnet.float_graph import (
+    DOUBLING,
+    Proto,
+    constants,
+    double_by_constants,
+    gain,
+    input_chain,
+    makers,
+    prune,
+    unflatten_bands,
+    users,
+)
 
 CONTRASTS_LAYER = "normalised"
 """Layer that turns bands into contrasts: a convolution too, but one whose weights are no result of
 training. It stays in float: its answers are small differences of large numbers."""
 
-DOUBLING = "doubling"
-"""Name of the scales of a resize that repeats each cell twice both ways."""
-
 
 def prepare(model: Proto) -> Proto:
     """Return a copy whose convolutions bear the names of their layers and shapes are known.
 
-    Doublings become resizes by a constant: as tf2onnx writes them, they ask each float tensor for
-    its shape, and all of it would be dequantised for that. onnxruntime's own `quant_pre_process`
-    changes nothing in these graphs.
+    Doublings are by constants, also in files of before 1.1, and bands have an axis of their own.
+    onnxruntime's own `quant_pre_process` changes nothing in these graphs.
     """
     model = copy.deepcopy(model)
     graph = model.graph
     names = _names_of_layers(graph)
     for node in graph.node:
         node.name = names.get(node.output[0], node.name)
-    scales = np.array([1, 1, 2, 2], np.float32)
-    graph.initializer.append(onnx.numpy_helper.from_array(scales, DOUBLING))
-    for node in graph.node:
-        modes = {entry.s for entry in node.attribute if entry.name == "mode"}
-        if node.op_type == "Resize" and len(node.input) == 4 and modes == {b"nearest"}:
-            node.input[2:] = [DOUBLING]
-    _prune(graph)
+    double_by_constants(graph)
+    unflatten_bands(graph)
     return onnx.shape_inference.infer_shapes(model)
 
 
@@ -63,44 +57,17 @@ def _names_of_layers(graph: Proto) -> dict[str, str]:
     tf2onnx keeps Keras's name in the path of a node, "…/up0_project_1/BiasAdd", but not where it
     folds the normalisation: then that of the activation that follows is taken, without "_relu".
     """
-    users = _users(graph)
+    readers = users(graph)
     names: dict[str, str] = {}
     for node in graph.node:
         if node.op_type != "Conv":
             continue
-        paths = [node.name, *(user.name for user in users[node.output[0]])]
+        paths = [node.name, *(user.name for user in readers[node.output[0]])]
         path = next((path for path in paths if "/" in path), node.name)
         name = re.sub(r"_\d+$", "", path.split("/")[-2]) if "/" in path else path
         name = name.removesuffix("_relu")
         names[node.output[0]] = node.name if name in names.values() else name
     return names
-
-
-def _users(graph: Proto) -> Mapping[str, list[Proto]]:
-    """Return the nodes that take each tensor."""
-    users: dict[str, list[Proto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    return users
-
-
-def _makers(graph: Proto) -> dict[str, Proto]:
-    """Return the node that makes each tensor."""
-    return {name: node for node in graph.node for name in node.output}
-
-
-def _prune(graph: Proto) -> None:
-    """Remove nodes and weights that no output needs."""
-    needed = {value.name for value in graph.output}
-    for node in reversed(list(graph.node)):
-        if needed.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            needed.update(node.input)
-    for tensor in list(graph.initializer):
-        if tensor.name not in needed:
-            graph.initializer.remove(tensor)
 
 
 def refine(graph: Proto, floats: Sequence[str], *, from_zero: bool) -> None:
@@ -129,23 +96,23 @@ def guard_floats(graph: Proto, floats: Sequence[str]) -> None:
     between dequantise and quantise and the former has a single scale. So a guarded layer gets a
     dequantise node of its own, with the same scale once for each channel.
     """
-    makers, constants = _makers(graph), _constants(graph)
+    producers, known = makers(graph), constants(graph)
     for node in [node for node in graph.node if node.name in floats]:
-        before = makers.get(node.input[0])
+        before = producers.get(node.input[0])
         if before is None or before.op_type != "DequantizeLinear":
             continue
         groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
-        channels = constants[node.input[1]].shape[1] * groups
+        channels = known[node.input[1]].shape[1] * groups
         inputs = [before.input[0]]
         for name in before.input[1:]:
             inputs.append(f"{name}_of_{node.name}")
-            each = np.full(channels, constants[name])
+            each = np.full(channels, known[name])
             graph.initializer.append(onnx.numpy_helper.from_array(each, inputs[-1]))
         output = f"{node.name}_input"
         guard = onnx.helper.make_node("DequantizeLinear", inputs, [output], axis=1)
         graph.node.insert(list(graph.node).index(node), guard)
         node.input[0] = output
-    _prune(graph)
+    prune(graph)
 
 
 def fold_clipping(graph: Proto) -> None:
@@ -155,12 +122,12 @@ def fold_clipping(graph: Proto) -> None:
     which is clipping, and the gain goes into the scale. Answers stay the same bits. Where the first
     convolution is in float nothing is done.
     """
-    chain = _input_chain(graph)
-    readers = _users(graph)[chain[-1].output[0]] if chain else []
+    chain = input_chain(graph)
+    readers = users(graph)[chain[-1].output[0]] if chain else []
     if [node.op_type for node in readers] != ["QuantizeLinear"]:
         return
     (quantize,) = readers
-    scale = _constants(graph)[quantize.input[1]] / np.float32(gain(graph))
+    scale = constants(graph)[quantize.input[1]] / np.float32(gain(graph))
     turns = [node for node in chain if node.op_type == "Transpose"]
     for node in chain:
         if node not in turns:
@@ -175,27 +142,6 @@ def fold_clipping(graph: Proto) -> None:
     graph.node.insert(0, quantize)
 
 
-def gain(graph: Proto) -> float:
-    """Return what reflectance is multiplied by before the first convolution; 1 where by nothing."""
-    constants = _constants(graph)
-    factors = [node.input[:] for node in _input_chain(graph) if node.op_type == "Mul"]
-    return prod(float(constants[name]) for names in factors for name in names if name in constants)
-
-
-def _input_chain(graph: Proto) -> list[Proto]:
-    """Return the nodes that clip, scale and turn the input, in order."""
-    users, chain = _users(graph), []
-    name = graph.input[0].name
-    while len(users[name]) == 1 and users[name][0].op_type in CLIPPING:
-        chain.append(users[name][0])
-        name = chain[-1].output[0]
-    return chain
-
-
-def _constants(graph: Proto) -> dict[str, NDArray[Any]]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
 def double_in_place(graph: Proto) -> None:
     """Double uint8 cells by copying, where a resize stands between dequantise and quantise.
 
@@ -203,11 +149,11 @@ def double_in_place(graph: Proto) -> None:
     by itself: 19 % of the net's time. Here cells are copied twice within a row, then rows twice,
     which takes a ninth of that and gives the same bits.
     """
-    makers, users = _makers(graph), _users(graph)
+    producers, readers = makers(graph), users(graph)
     for name, numbers in (("rows_apart", [0, 0, 1, -1]), ("twice", [1, 2, 2, 1])):
         graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
     for resize in [node for node in graph.node if DOUBLING in node.input]:
-        before, after = makers[resize.input[0]], users[resize.output[0]]
+        before, after = producers[resize.input[0]], readers[resize.output[0]]
         kinds = [before.op_type, *(node.op_type for node in after)]
         if kinds != ["DequantizeLinear", "QuantizeLinear"]:
             continue
@@ -216,7 +162,7 @@ def double_in_place(graph: Proto) -> None:
             graph.node.insert(at, node)
         graph.node.remove(resize)
         graph.node.remove(after[0])
-    _prune(graph)
+    prune(graph)
 
 
 def _doubling(cells: str, doubled: str) -> list[Proto]:

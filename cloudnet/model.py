@@ -33,27 +33,39 @@ class UNetConfig:
     Attributes
     ----------
     widths
-        Channels at 1/2, 1/4, 1/8 … of the resolution; as many levels as entries.
+        Channels of each level, as many as entries; cells of a level are twice as wide as those of
+        the one before.
     blocks
         Separable convolutions at each level on the way down; on the way up there is one.
+    stem
+        Channels at 1/2 of the resolution before the first level, which then is at 1/4; 0: none, and
+        the first level is at 1/2.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 192)
+    widths: tuple[int, ...] = (64, 128, 256)
     blocks: int = 2
+    stem: int = 16
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or self.blocks < 1:
             raise ModelError(f"a net needs at least one level, width and block, not {self}")
+        if self.stem < 0:
+            raise ModelError(f"a stem has 0 channels or more, not {self.stem}")
 
     @property
     def stride(self) -> int:
         """What height and width of the input are multiples of, in pixels."""
-        return 1 << len(self.widths)
+        return self._scales[-1]
+
+    @property
+    def cell_px(self) -> int:
+        """Side of a cell of the first level, where the answer is computed, in pixels."""
+        return 4 if self.stem else 2
 
     @property
     def _scales(self) -> tuple[int, ...]:
         """Pixels a cell, along a side, at each level."""
-        return tuple(2 ** (level + 1) for level in range(len(self.widths)))
+        return tuple(self.cell_px << level for level in range(len(self.widths)))
 
     @property
     def cell_reach_px(self) -> int:
@@ -61,12 +73,13 @@ class UNetConfig:
 
         At scale s a cell stands for s x s pixels, and a 3 x 3 convolution reaches one cell further:
         from the answer back, one cell a level on the way up, each then counted to the edge of the
-        coarser cell it lies in; `blocks` cells a level on the way down; one pixel in the stem.
+        coarser cell it lies in; `blocks` cells a level on the way down; and half a cell in each
+        convolution of stride 2 that leads to the first level, together a pixel less than its cell.
         """
         reach = 0
         for scale, coarser in pairwise(self._scales):
             reach = round_up(reach + scale, coarser)
-        return reach + self.blocks * sum(self._scales) + 1
+        return reach + self.blocks * sum(self._scales) + self.cell_px - 1
 
     @property
     def receptive_field_px(self) -> int:
@@ -77,7 +90,7 @@ class UNetConfig:
         less than a stride over all levels.
         """
         cells = self.blocks * sum(self._scales) + sum(self._scales[:-1])
-        return 2 * (self.stride - 1 + cells + 1) + 1
+        return 2 * (self.stride - 1 + cells + self.cell_px - 1) + 1
 
     @property
     def exact_halo_px(self) -> int:
@@ -90,9 +103,9 @@ class UNetConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """Rebuild a configuration from JSON types."""
+        """Rebuild a configuration from JSON types; the first nets knew no stem."""
         known = {field.name for field in fields(cls)}
-        kept = {key: value for key, value in values.items() if key in known}
+        kept = {"stem": 0} | {key: value for key, value in values.items() if key in known}
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
         }
@@ -155,16 +168,32 @@ class UpsampleNearest(layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="cloudnet")
 class DepthToSpace(layers.Layer):  # type: ignore[misc]
-    """Turn four channels at half resolution into one at full resolution (Shi et al. 2016)."""
+    """Turn the channels of a cell into its pixels (Shi et al. 2016).
+
+    Parameters
+    ----------
+    cell_px
+        Side of a cell in pixels.
+    """
+
+    def __init__(self, cell_px: int = 2, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.cell_px = cell_px
 
     def call(self, cells: Tensor) -> Tensor:
-        """Return (batch, 2 height, 2 width, channels / 4)."""
-        return keras.ops.depth_to_space(cells, 2)
+        """Return (batch, height * cell_px, width * cell_px, channels / cell_px²)."""
+        return keras.ops.depth_to_space(cells, self.cell_px)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape with height and width doubled and a quarter of the channels."""
+        """Return the shape with height and width multiplied and the channels divided."""
         batch, height, width, channels = input_shape
-        return (batch, height and height * 2, width and width * 2, channels and channels // 4)
+        side = self.cell_px
+        pixels = (height and height * side, width and width * side)
+        return (batch, *pixels, channels and channels // side**2)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is rebuilt from."""
+        return {**super().get_config(), "cell_px": self.cell_px}
 
 
 @keras.saving.register_keras_serializable(package="cloudnet")
@@ -216,11 +245,12 @@ def make_spec(
 def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Network:
     """Build the net.
 
-    A convolution of stride 2 leads from reflectance to half resolution; separable convolutions
-    (Chollet 2017) do the rest at 1/2, 1/4, 1/8 …; the way up adds the coarse level, projected to
-    the finer one's width, to what came down (LinkNet, Chaurasia and Culurciello 2017), which is a
-    U-Net (Ronneberger et al. 2015) without the copies that concatenation costs; the answer is
-    computed at half resolution, four pixels a cell.
+    One or two convolutions of stride 2 lead from reflectance to the first level; separable
+    convolutions (Chollet 2017) do the rest at 1/4, 1/8, 1/16 …; the way up adds the coarse level,
+    projected to the finer one's width, to what came down (LinkNet, Chaurasia and Culurciello 2017),
+    which is a U-Net (Ronneberger et al. 2015) without the copies that concatenation costs; the
+    answer is computed at the first level, all pixels of a cell at once. At 1/2 there is but the
+    stem: what is done there moves four times the memory, and that is what a net waits for.
 
     Parameters
     ----------
@@ -237,6 +267,8 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     """
     reflectance = keras.Input((size_px, size_px, len(spec.bands)), name="reflectance")
     cells = NormalisedReflectance(spec.to_dict(), name="normalised")(reflectance)
+    if config.stem:
+        cells = _convolve(cells, config.stem, "half")
     cells = _convolve(cells, config.widths[0], "stem")
     skips = []
     for level, width in enumerate(config.widths):
@@ -251,7 +283,8 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
         coarse = UpsampleNearest(name=f"up{level}_upsample")(coarse)
         cells = layers.Add(name=f"up{level}_add")([coarse, skips[level]])
         cells = _separable(cells, width, f"up{level}")
-    logits = DepthToSpace(name="to_pixels")(layers.Conv2D(4, 1, name="head")(cells))
+    logits = layers.Conv2D(config.cell_px**2, 1, name="head")(cells)
+    logits = DepthToSpace(config.cell_px, name="to_pixels")(logits)
     probability = layers.Activation("sigmoid", dtype="float32", name="cloud_probability")(logits)
     return keras.Model(reflectance, probability, name=spec.name)
 
@@ -309,7 +342,8 @@ def config_of(net: Network) -> UNetConfig:
     while (name := f"down{len(widths)}_0_pointwise") in names:
         widths.append(int(names[name].filters))
     blocks = sum(name.startswith("down0_") and name.endswith("_pointwise") for name in names)
-    return UNetConfig(tuple(widths), blocks)
+    stem = int(names["half_convolution"].filters) if "half_convolution" in names else 0
+    return UNetConfig(tuple(widths), blocks, stem)
 
 
 def load_net(path: Path) -> Network:

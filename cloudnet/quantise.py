@@ -31,15 +31,8 @@ from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, Mask
 from cloudnet.errors import ExportError, ModelError
 from cloudnet.files import refuse_existing, whole_file
-from cloudnet.int8_graph import (
-    CONTRASTS_LAYER,
-    Proto,
-    gain,
-    layer_names,
-    prepare,
-    refine,
-    serialise,
-)
+from cloudnet.float_graph import Proto, gain
+from cloudnet.int8_graph import CONTRASTS_LAYER, layer_names, prepare, refine, serialise
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.runtime import (
     FACTS_KEY,

@@ -240,7 +240,7 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "epoch_tiles": 48,
         "batch": 8,
         "tile_px": 32,
-        "net": UNetConfig(widths=(8, 12), blocks=1),
+        "net": UNetConfig(widths=(8, 12), blocks=1, stem=0),
         "augmentation": Augmentation(zoom_share=0.25),
     }
     return TrainConfig(**{**settings, **changes})

@@ -451,7 +451,7 @@ def test_a_recipe_is_trained_with_the_options_given_instead_of_its_own(
     from cloudnet.model import UNetConfig
     from cloudnet.recipe import RECIPES
 
-    small = replace(RECIPES["s2-rgbn"], net=UNetConfig((4, 6), blocks=1))
+    small = replace(RECIPES["s2-rgbn"], net=UNetConfig((4, 6), blocks=1, stem=0))
     monkeypatch.setattr("cloudnet.recipe.RECIPES", {"s2-rgbn": small})
     folder = tmp_path / "run"
     arguments: list[str | Path] = [
@@ -486,7 +486,11 @@ def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
     from cloudnet.recipe import RECIPES
 
     small = replace(
-        RECIPES["s2-rgbn"], net=UNetConfig((4,), blocks=1), epoch_tiles=16, batch=8, tile_px=32
+        RECIPES["s2-rgbn"],
+        net=UNetConfig((4,), blocks=1, stem=0),
+        epoch_tiles=16,
+        batch=8,
+        tile_px=32,
     )
     monkeypatch.setattr("cloudnet.recipe.RECIPES", {"s2-rgbn": small})
     arguments: list[str | Path] = [

@@ -59,7 +59,7 @@ from tests.helpers import make_dataset, tiny_config, write_labelled_scene, write
 
 Numbers = dict[str, NDArray[Any]]
 
-QUICK = {"net": UNetConfig((4,), blocks=1), "epoch_tiles": 16}
+QUICK = {"net": UNetConfig((4,), blocks=1, stem=0), "epoch_tiles": 16}
 """The smallest net, two steps an epoch."""
 
 STEADY = {**QUICK, "deterministic": True}
@@ -338,7 +338,7 @@ import functools, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import cloudnet.train
 from cloudnet.model import UNetConfig
-small = functools.partial(cloudnet.train.TrainConfig, net=UNetConfig((4,), blocks=1))
+small = functools.partial(cloudnet.train.TrainConfig, net=UNetConfig((4,), blocks=1, stem=0))
 cloudnet.train.TrainConfig = small
 from cloudnet.commands import main
 main()

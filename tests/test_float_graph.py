@@ -1,0 +1,113 @@
+"""A tidy graph says what it said before, in nodes that cost less."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("tensorflow", reason="the train extra is not installed")
+pytest.importorskip("tf2onnx", reason="the train extra is not installed")
+
+import onnx
+
+from cloudnet import export
+from cloudnet.float_graph import DOUBLING, FLAT, constants, tidy, unflatten_bands
+from cloudnet.int8_graph import layer_names, prepare
+from cloudnet.model import UNetConfig, build_unet, make_spec
+from cloudnet.spec import Spec
+from tests.test_model import lively
+
+CONFIGS = [UNetConfig((4, 6), blocks=1, stem=0), UNetConfig((4, 6), blocks=1, stem=3)]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=["half", "quarter"])
+def raw(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A graph as tf2onnx gives it; not to be changed."""
+    net = tmp_path_factory.mktemp("nets") / "net.keras"
+    lively(request.param).save(net)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "tidy", lambda graph: None)
+        return export.convert(net, make_spec(request.param))
+
+
+def tidied(raw: Any) -> Any:
+    model = copy.deepcopy(raw)
+    tidy(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def answers(model: Any, folder: Path | None = None) -> NDArray[np.float32]:
+    """What a graph says of tiles that are wider than high, with numbers out of range."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if folder:
+        options.optimized_model_filepath = str(folder / "run.onnx")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    tiles = np.random.default_rng(5).uniform(-0.3, 2.2, (2, 24, 40, 4)).astype(np.float32)
+    return np.asarray(session.run(None, {"reflectance": tiles})[0])
+
+
+def test_it_says_what_it_said(raw: Any) -> None:
+    wanted = answers(raw)
+    assert np.ptp(wanted) > 1e-3
+    np.testing.assert_allclose(answers(tidied(raw)), wanted, atol=1e-6)
+
+
+def test_it_clips_once_turns_nothing_and_asks_no_shape(raw: Any) -> None:
+    before, after = (Counter(n.op_type for n in m.graph.node) for m in (raw, tidied(raw)))
+    costly = {"Min", "Max", "Mul", "Transpose", "Shape"}
+    assert costly <= set(before) and not costly & set(after)
+    assert after["Clip"] == after["Resize"] == 1 and after["Conv"] == before["Conv"]
+    assert DOUBLING in constants(tidied(raw).graph)
+
+
+def test_onnxruntime_never_leaves_its_blocked_layout(raw: Any, tmp_path: Path) -> None:
+    model = tidied(raw)
+    answers(model, tmp_path)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    if not kinds["ReorderOutput"]:
+        pytest.skip("onnxruntime has no blocked layout on this machine")
+    assert kinds["ReorderOutput"] == 1 and kinds["ReorderInput"] == 0
+
+
+def test_what_is_tidy_stays_so(raw: Any) -> None:
+    once = tidied(raw)
+    assert tidied(once).graph == once.graph
+
+
+def test_bands_come_back_to_an_axis_of_their_own(raw: Any) -> None:
+    model = tidied(raw)
+    wanted = answers(model)
+    assert FLAT[0] in constants(model.graph)
+    unflatten_bands(model.graph)
+    assert FLAT[0] not in constants(model.graph)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    assert constants(model.graph)[first.input[1]].shape[1:] == (4, 3, 3)
+    np.testing.assert_allclose(answers(model), wanted, atol=1e-6)
+
+
+def test_layers_have_the_names_of_keras(raw: Any) -> None:
+    names = layer_names(prepare(tidied(raw)))
+    assert names == layer_names(prepare(raw))
+    assert {"stem", "down0_0", "up0_project", "head"} <= set(names)
+
+
+def test_a_graph_without_scenes_is_left_in_peace(tmp_path: Path) -> None:
+    """A hand-off takes bands first."""
+    net = tmp_path / "net.keras"
+    config = CONFIGS[1]
+    spec: Spec = make_spec(config)
+    build_unet(config, spec).save(net)
+    model = export.convert(net, export.replace(spec, contract=export.CONTRACT_NCHW_224))
+    assert FLAT[0] not in constants(model.graph)
+    onnx.checker.check_model(model, full_check=True)
