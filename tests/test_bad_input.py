@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from cloudnet.commands import main
-from cloudnet.product import LayerWriter
+from cloudnet.layer import LayerWriter
 from cloudnet.runtime import PROBE_KEY
 from cloudnet.spec import SPEC_KEY
 from tests.helpers import (
