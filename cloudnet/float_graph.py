@@ -40,7 +40,9 @@ def double_by_constants(graph: Proto) -> None:
     As tf2onnx writes them, they ask a tensor for its shape; for that onnxruntime leaves its blocked
     layout, and an INT8 graph its integers.
     """
-    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], "f4"), DOUBLING))
+    if DOUBLING not in constants(graph):
+        scales = np.array([1, 1, 2, 2], np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(scales, DOUBLING))
     for node in graph.node:
         modes = {entry.s for entry in node.attribute if entry.name == "mode"}
         if node.op_type == "Resize" and len(node.input) == 4 and modes == {b"nearest"}:
@@ -179,7 +181,7 @@ def makers(graph: Proto) -> dict[str, Proto]:
 
 
 def prune(graph: Proto) -> None:
-    """Remove nodes and numbers that no output needs, and numbers that stand there twice."""
+    """Remove nodes and numbers that no output needs."""
     needed = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if needed.isdisjoint(node.output):
@@ -189,4 +191,3 @@ def prune(graph: Proto) -> None:
     for tensor in list(graph.initializer):
         if tensor.name not in needed:
             graph.initializer.remove(tensor)
-        needed.discard(tensor.name)

@@ -24,7 +24,7 @@ from cloudnet.model import UNetConfig, build_unet, make_spec
 from cloudnet.spec import Spec
 from tests.test_model import lively
 
-CONFIGS = [UNetConfig((4, 6), blocks=1, stem=0), UNetConfig((4, 6), blocks=1, stem=3)]
+CONFIGS = [UNetConfig((16, 32), blocks=1, stem=0), UNetConfig((16, 32), blocks=1, stem=16)]
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=["half", "quarter"])

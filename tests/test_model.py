@@ -177,6 +177,26 @@ def test_no_data_filled_with_0_looks_to_the_first_convolution_like_its_padding(
 # How far it sees.
 
 
+def walk_back(config: UNetConfig) -> int:
+    """How far right of an aligned cell the net looks, by the cells that each layer takes."""
+    far, cells = 64 * config.stride - 1, []
+    last = far // config.cell_px
+    for _ in config.widths[1:]:
+        cells.append(last + 1)
+        last = (last + 1) // 2
+    for level in reversed(range(len(config.widths))):
+        last = max([last, *cells[level : level + 1]]) + config.blocks
+        last = 2 * last + 1 if level else last
+    for _ in range(2 if config.stem else 1):
+        last = 2 * last + 2
+    return last - far
+
+
+@pytest.mark.parametrize("config", [*SHAPES, UNetConfig(), UNetConfig((4, 4, 4), 3, 0)])
+def test_the_reach_is_what_a_walk_back_through_the_layers_finds(config: UNetConfig) -> None:
+    assert config.cell_reach_px == walk_back(config)
+
+
 @pytest.mark.parametrize("config", SHAPES)
 def test_nothing_beyond_the_reach_changes_an_aligned_cell(config: UNetConfig) -> None:
     net, stride, reach = lively(config), config.stride, config.cell_reach_px
@@ -190,16 +210,26 @@ def test_nothing_beyond_the_reach_changes_an_aligned_cell(config: UNetConfig) ->
     outside = np.where((far > reach)[..., np.newaxis], noise(1, size, size, seed=4), tiles)
     assert (outside != tiles).any()
     np.testing.assert_array_equal(answer(net, outside)[cell], wanted)
-    slopes = slopes_of(net, tiles, cell)
-    assert not slopes[far > reach].any()
-    # The stem reaches to the right and below only, so that is where the bound is met.
-    for brim in (
-        (far == reach) & (np.arange(size) > last),
-        (far == reach) & (np.arange(size) > last)[:, np.newaxis],
-        (far == reach - 1) & (np.arange(size) < first),
-        (far == reach - 1) & (np.arange(size) < first)[:, np.newaxis],
-    ):
-        assert slopes[brim].any()
+    assert not slopes_of(net, tiles, cell)[far > reach].any()
+
+
+@pytest.mark.parametrize("config", SHAPES[:5])
+def test_the_reach_is_met(config: UNetConfig) -> None:
+    """In deeper nets, what arrives from so far is lost among the rest: see the walk back."""
+    net, stride, reach = lively(config), config.stride, config.cell_reach_px
+    first = (reach // stride + 2) * stride
+    last = first + stride - 1
+    size = first + stride + (reach // stride + 2) * stride
+    cell = (0, slice(first, last + 1), slice(first, last + 1))
+    far = distances(size, first, last)
+    # Convolutions of stride 2 reach to the right and below only, so that is where the bound is met.
+    across, near = np.arange(size), reach - (config.cell_px - 1)
+    beside = ((across >= first) & (across <= last))[:, np.newaxis]
+    right, left = (far == reach) & (across > last), (far == near) & (across < first)
+    for brim in (right & beside, (right & beside).T, left & beside, (left & beside).T):
+        # Bright, so that it is what the pooling lets through.
+        bright = np.where(brim[..., np.newaxis], np.float32(1.5), noise(1, size, size))
+        assert slopes_of(net, bright, cell)[brim].any()
 
 
 @pytest.mark.parametrize("config", SHAPES[:5])
