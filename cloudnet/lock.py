@@ -63,8 +63,7 @@ def _acquire(path: Path, lock: Path, holder: Holder) -> None:
     """Make the lock or take it over; where one is given back meanwhile, try again."""
     while True:
         try:
-            with lock.open("x", encoding="utf-8") as file:
-                json.dump(holder, file)
+            _make(lock, holder)
             return
         except FileExistsError:
             pass
@@ -81,6 +80,17 @@ def _acquire(path: Path, lock: Path, holder: Holder) -> None:
             f"{path} is being written by another process{_named(lock)}; wait for it, or remove "
             f"{lock} if there is none"
         )
+
+
+def _make(lock: Path, holder: Holder) -> None:
+    """Make a lock; one that there is no room to write is none."""
+    with lock.open("x", encoding="utf-8") as file:
+        try:
+            json.dump(holder, file)
+            file.flush()
+        except OSError:
+            lock.unlink()
+            raise
 
 
 def _take_over(lock: Path, holder: Holder) -> bool:

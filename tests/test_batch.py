@@ -333,7 +333,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(
 def test_ctrl_c_ends_all_and_leaves_no_part(
     archive: Path, net: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    with started(archive, tmp_path, net, *more) as command:
+    with started(archive, tmp_path, net, "--tile-px", "16", *more) as command:
         wait_for(lambda: recorded(tmp_path) >= 2)
         os.killpg(command.pid, signal.SIGINT)
         _, errors = command.communicate(timeout=60)

@@ -18,7 +18,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {!r})
 from cloudnet.claims import Claim
-assert Claim.take(Path(sys.argv[1]), "a")
+claim = Claim.take(Path(sys.argv[1]), "a")
+assert claim
 print("taken", flush=True)
 time.sleep(60)
 """

@@ -133,7 +133,7 @@ def test_the_summary_tells_the_share_and_what_it_rests_on(
         "cols": 130,
         "cloud_share": (mask == 1).sum() / valid,
         "valid_share": valid / mask.size,
-        "cloud_km2": (mask == 1).sum() * 1e-4,
+        "cloud_km2": pytest.approx((mask == 1).sum() * 1e-4),
         "threshold": 0.5,
         "min_area_m2": 0.0,
         "buffer_m": 0.0,
