@@ -95,7 +95,7 @@ class ModelMasks:
         """Yield the parts of a scene; raises ModelError when the model takes single tiles only."""
         with (
             labelled.open() as scene,
-            closing(self._model.stream(scene.read, (scene.rows, scene.cols))) as tiles,
+            closing(self._model.stream(scene, (scene.rows, scene.cols))) as tiles,
         ):
             for window, probability, _ in tiles:
                 found = self._model.mask(probability, self.threshold)

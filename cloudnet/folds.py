@@ -148,6 +148,10 @@ class _KerasSession:
     def run(self, _: None, feeds: Mapping[str, NDArray[np.float32]]) -> list[NDArray[Any]]:
         return [self._answer(feeds["reflectance"])]
 
+    def get_modelmeta(self) -> SimpleNamespace:
+        """Return that there is no metadata: a net that Keras runs computes in floats."""
+        return SimpleNamespace(custom_metadata_map={})
+
 
 def keras_model(net: Path) -> CloudModel:
     """Return a `.keras` file as a model that takes scenes.

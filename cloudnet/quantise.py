@@ -6,10 +6,9 @@ import copy
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,11 +27,12 @@ from cloudnet.compare import (
     replay_probe,
 )
 from cloudnet.confusion import Confusion
-from cloudnet.dataset import DataSet, Mask
+from cloudnet.dataset import DataSet, LabelledScene, Mask
 from cloudnet.errors import ExportError, ModelError
 from cloudnet.files import refuse_existing, whole_file
 from cloudnet.float_graph import Proto, gain
 from cloudnet.int8_graph import CONTRASTS_LAYER, layer_names, prepare, refine, serialise
+from cloudnet.mosaic import Probability, Reflectance
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.runtime import (
     FACTS_KEY,
@@ -43,9 +43,13 @@ from cloudnet.runtime import (
 )
 from cloudnet.session import open_session
 from cloudnet.spec import SPEC_KEY, Spec
+from cloudnet.tiles import Window
 
 Ranges: TypeAlias = Any
 Progress: TypeAlias = Callable[[float], None]
+
+COMPARED_TILE_PX = 768
+"""Side of the tiles that two nets are compared on."""
 
 SUFFIX = "-int8"
 """Added to the name of a spec."""
@@ -441,15 +445,23 @@ def compare_nets(
 ) -> Agreement:
     """Run both nets over every scene, tile by tile, and compare their masks and the labels.
 
-    Both with the exact halo, so that their tiles are the same.
+    Both with one size of tile and the exact halo, so that their tiles are the same.
     """
     agreement = Agreement(Confusion(), Confusion(), Confusion())
     for number, labelled in enumerate(dataset.scenes, start=1):
-        with labelled.open() as scene:
-            read, size = lru_cache(maxsize=1)(scene.read), (scene.rows, scene.cols)
-            streams = [net.stream(read, size, exact=True) for net in (float_net, int8_net)]
+        with ExitStack() as closed:
+            streams = [_masks(net, labelled, closed) for net in (float_net, int8_net)]
             for (window, before, _), (_, after, _) in zip(*streams, strict=True):
                 truth = labelled.read_mask(window)
                 agreement += Agreement.of(float_net.mask(before), int8_net.mask(after), truth)
         on_progress(number / len(dataset.scenes))
     return agreement
+
+
+def _masks(
+    net: CloudModel, labelled: LabelledScene, closed: ExitStack
+) -> Iterator[tuple[Window, Probability, Reflectance]]:
+    """Stream a scene, opened anew: streams read by threads of their own."""
+    scene = closed.enter_context(labelled.open())
+    stream = net.stream(scene, (scene.rows, scene.cols), tile_px=COMPARED_TILE_PX, exact=True)
+    return closed.enter_context(closing(stream))
