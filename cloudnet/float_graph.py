@@ -20,6 +20,9 @@ CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
 DOUBLING = "doubling"
 """Name of the scales of a resize that repeats each cell twice both ways."""
 
+LIMITS = ("lowest", "highest")
+"""Names of what reflectance is clipped to."""
+
 FLAT = ("flat", "flat_axis")
 """Names of the shape and the axis by which the bands of a scene come to lie along its rows."""
 
@@ -61,8 +64,11 @@ def clip_once(graph: Proto) -> None:
         return
     (convolution,) = users(graph)[chain[-1].output[0]]
     weights = known[convolution.input[1]] * np.float32(gain(graph))
-    high, low = (next(name for name in node.input if name in known) for node in chain[:2])
-    inputs = [graph.input[0].name, low, high]
+    limits = [next(known[name] for name in node.input if name in known) for node in chain[:2]]
+    for name, limit in zip(LIMITS, reversed(limits)):
+        scalar = np.asarray(limit, np.float32).reshape(())
+        graph.initializer.append(onnx.numpy_helper.from_array(scalar, name))
+    inputs = [graph.input[0].name, *LIMITS]
     clip = onnx.helper.make_node("Clip", inputs, chain[2].output[:], chain[1].name)
     _replace(graph, chain[:3], [clip])
     _set_weights(graph, convolution, weights)

@@ -133,6 +133,12 @@ class CloudModel:
         ModelError
             When the graph cannot take them.
         """
+        stride = self.spec.stride
+        if self.spec.contract == CONTRACT_NHWC and any(side % stride for side in tiles.shape[1:3]):
+            raise ModelError(
+                f"{self.path} fails on tiles of shape {tiles.shape}: their sides are to be "
+                f"multiples of {stride} px"
+            )
         try:
             return np.asarray(self._session.run(None, {self._input: tiles})[0])
         except Exception as error:  # onnxruntime's errors share no base but Exception

@@ -40,7 +40,7 @@ def test_every_error_of_the_module_is_in_the_tree() -> None:
         for value in vars(errors).values()
         if isinstance(value, type) and issubclass(value, Exception)
     ]
-    assert len(raised) == 10
+    assert len(raised) == 11
     assert all(issubclass(error, errors.CloudnetError) for error in raised)
 
 
