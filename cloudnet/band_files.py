@@ -135,6 +135,11 @@ class BandFilesScene(Scene):
         with readable(self._files[index].label):
             self._readers[index].read(window, out)
 
+    @property
+    def kept_bytes(self) -> int:
+        """The most that is kept of what was decoded, of the four bands together."""
+        return sum(reader.kept_bytes for reader in self._readers)
+
     def close(self) -> None:
         self._workers.shutdown()
         for reader in self._readers:

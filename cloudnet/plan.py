@@ -12,6 +12,7 @@ import rasterio
 
 from cloudnet.errors import OutputError
 from cloudnet.layer import SLAB_PX
+from cloudnet.mosaic import READ_ROWS
 from cloudnet.predict import GDAL_CACHE_MB, NO_REFINEMENT, Job, PredictOptions
 from cloudnet.product import Outputs
 from cloudnet.runtime import CloudModel
@@ -20,7 +21,7 @@ from cloudnet.scene import Reading, Scene, open_scene
 NET_BYTES_PX = {"fp32": 140, "INT8": 70}
 """What a net takes for a pixel of a tile, beside what its probe took already."""
 
-PICTURE_BYTES = 45_000_000
+PICTURE_BYTES = 20_000_000
 """Sums of a quicklook of 1024 px a side, and the image while it is encoded."""
 
 FINISH_BYTES_PX = 12
@@ -34,6 +35,12 @@ COMPRESSED_BYTES_PX = {"mask": 0.04, "probability": 0.25}
 """Of a pixel with overviews, as seen for a scene of broken cloud."""
 
 OVERVIEWS = 4 / 3
+
+SLABS_AHEAD = 2
+"""Slabs of rows that are read while the tiles above are run."""
+
+DECODING = 2
+"""What JPEG 2000 takes at work over what is kept of it: its numbers are of 32 bits meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def plan_scene(
             grid_size=(job.grid.rows, job.grid.cols),
             tiles=len(tiles),
             tile_size=(tiles[0].read.rows, tiles[0].read.cols),
-            memory=memory_terms(scene, model, options, tiles[0].read.rows * tiles[0].read.cols),
+            memory=memory_terms(scene, model, options, (tiles[0].read.rows, tiles[0].read.cols)),
             disk_bytes=usual,
             most_disk_bytes=most,
             free_bytes=_free(Path(folder)),
@@ -131,7 +138,7 @@ def plan_scene(
 
 
 def memory_terms(
-    scene: Scene, model: CloudModel, options: PredictOptions, tile_px2: int
+    scene: Scene, model: CloudModel, options: PredictOptions, tile_size: tuple[int, int]
 ) -> dict[str, int]:
     """Return the largest resident size in bytes by what takes it.
 
@@ -143,9 +150,11 @@ def memory_terms(
     ----------
     scene, model, options
         As for `predict_scene`.
-    tile_px2
-        Pixels of a tile as read.
+    tile_size
+        (rows, cols) of a tile as read.
     """
+    tile_px2 = tile_size[0] * tile_size[1]
+    held_rows = min(tile_size[0] + SLABS_AHEAD * READ_ROWS, scene.rows)
     numbers = len(scene.band_numbers) * scene.dtype.itemsize
     floats = 2 * 4 * len(scene.band_numbers)
     blocks = scene.rows * scene.cols * (numbers + 1 + options.probability)
@@ -156,6 +165,8 @@ def memory_terms(
         "process and model": resident_bytes(),
         "net": max(net, finishing),
         "tiles": tile_px2 * (numbers + floats + 3),
+        "rows": held_rows * scene.cols * (numbers + 1),
+        "decoding": DECODING * scene.kept_bytes,
         "GDAL's cache": min(GDAL_CACHE_MB * 2**20, blocks),
         "picture": PICTURE_BYTES if options.quicklook else 0,
         "libraries": LIBRARY_BYTES,

@@ -90,6 +90,11 @@ class Scene(ABC):
     transform: Any = None
 
     @property
+    def kept_bytes(self) -> int:
+        """The most that is kept of what was decoded, beside GDAL's cache."""
+        return 0
+
+    @property
     def pixel_m(self) -> float | None:
         """Side of a pixel in metres, the mean of both axes; None without georeferencing."""
         return pixel_size_m(self.crs, self.transform, self.rows, self.cols)
