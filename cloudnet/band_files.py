@@ -92,7 +92,9 @@ class BandFilesScene(Scene):
             self._smoothed = overviews[0] is not rasters[0]
             self._opened = opened.pop_all()
         threads = max(usable_cores() // len(BANDS), 1)
-        self._readers = [CellReader(overview, threads) for overview in overviews]
+        # What is smoothed is read with a halo, see `_numbers`.
+        kept_rows = 2 if self._smoothed else 1
+        self._readers = [CellReader(overview, threads, kept_rows) for overview in overviews]
         self._workers = ThreadPoolExecutor(len(BANDS), thread_name_prefix="band")
 
     def _describe(self, rasters: Sequence[Any], overview: Any, reading: Reading) -> None:

@@ -18,10 +18,6 @@ Place: TypeAlias = tuple[int, int]
 CELL_PX = 512
 """Smaller blocks are decoded several at a time, up to this side."""
 
-KEPT_ROWS = 1
-"""Rows of cells that are kept: a reader who goes down a scene in slabs that cut cells then decodes
-none a second time."""
-
 
 class CellReader:
     """Reads windows of one band; what it has decoded stays for the next window, within bounds.
@@ -35,9 +31,12 @@ class CellReader:
         An open rasterio dataset.
     threads
         That GDAL may use for decoding, where its driver can.
+    kept_rows
+        Rows of cells that are kept. A reader who goes down a scene in slabs that cut cells decodes
+        none a second time with 1, and with 2 also where each slab returns by a halo.
     """
 
-    def __init__(self, file: Any, threads: int = 1) -> None:
+    def __init__(self, file: Any, threads: int = 1, kept_rows: int = 1) -> None:
         self._file = file
         self._threads = threads
         rows, cols = (
@@ -45,7 +44,7 @@ class CellReader:
             for block, side in zip(file.block_shapes[0], file.shape)
         )
         self._cell = (max(rows, 1), max(cols, 1))
-        self._most = KEPT_ROWS * -(-file.width // self._cell[1])
+        self._most = kept_rows * -(-file.width // self._cell[1])
         self._cells: OrderedDict[Place, Numbers] = OrderedDict()
 
     @property

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 
 from cloudnet import band_files
 from cloudnet.band_files import not_smoothed, spread
-from cloudnet.cells import KEPT_ROWS, CellReader
+from cloudnet.cells import CellReader
 from cloudnet.errors import SceneError
 from cloudnet.scene import Reading, open_scene
 from cloudnet.spec import BANDS
@@ -72,27 +72,33 @@ def decoded(file: Any) -> tuple[Any, list[Any]]:
     return Spy(), asked
 
 
-def slabs(step: int) -> Iterator[Window]:
+def slabs(step: int, halo: int) -> Iterator[Window]:
     for row in range(0, ROWS, step):
-        yield Window(row, 0, step, COLS).clip(ROWS, COLS)
+        yield Window(row - halo, 0, step + 2 * halo, COLS).clip(ROWS, COLS)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("kept_rows", "halo"), [(1, 0), (2, 20)])
 @pytest.mark.parametrize("step", [50, 100, 128, 300])
 def test_slabs_that_cut_blocks_decode_each_once_and_keep_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, threads: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    kept_rows: int,
+    halo: int,
+    threads: int,
 ) -> None:
     monkeypatch.setattr("cloudnet.cells.CELL_PX", 128)
     path = write_jp2(tmp_path / "a.jp2", noise()[..., 0], block_px=128)
     with rasterio.open(path) as file:
         spy, asked = decoded(file)
-        reader = CellReader(spy, threads)
-        for window in slabs(step):
+        reader = CellReader(spy, threads, kept_rows)
+        for window in slabs(step, halo):
             out = np.empty((window.rows, window.cols), dtype=np.uint16)
             reader.read(window, out)
             np.testing.assert_array_equal(out, noise()[(*window.slices, 0)])
-            assert len(reader._cells) <= KEPT_ROWS * 5
-        assert reader.kept_bytes <= 2 * 5 * 128 * 128 * 2
+            assert len(reader._cells) <= kept_rows * 5
+        assert reader.kept_bytes <= kept_rows * 5 * 128 * 128 * 2
     assert sum(part.width * part.height for part in asked) == ROWS * COLS
     assert max(part.width for part in asked) <= 128 * threads
 

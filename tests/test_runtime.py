@@ -364,6 +364,8 @@ def test_tiles_that_the_graph_cannot_take_are_an_error_that_names_the_file(
         with pytest.raises(ModelError, match="fails on tiles of shape") as caught:
             model.run(np.zeros(shape, dtype=np.float32))
         assert_one_sentence(caught.value, model.path)
+        off_the_stride = shape == (1, 30, 30, 4)
+        assert (caught.value.__cause__ is None) == off_the_stride
 
 
 @given(
