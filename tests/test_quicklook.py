@@ -200,5 +200,23 @@ def test_png_of_one_pixel() -> None:
 def test_bins_leave_no_pixel_of_the_picture_empty() -> None:
     for total in range(1, 30):
         for bins in range(1, total + 1):
-            starts, first = quicklook._bins(0, total, total, bins)
+            starts, first = quicklook._bins(np.arange(total), total, bins)
             assert (first, starts[0], len(starts)) == (0, 0, bins)
+
+
+def test_a_large_scene_is_looked_at_in_steps_that_leave_no_pixel_empty() -> None:
+    """In windows that begin anywhere, some of them narrower than a step."""
+    rows, cols = 131, 97
+    reflectance = np.random.default_rng(2).uniform(0.02, 0.3, (rows, cols, 4)).astype(np.float32)
+    mask = (np.add.outer(np.arange(rows), np.arange(cols)) > 110).astype(np.uint8)
+    made, once = Quicklook(rows, cols, 10), Quicklook(rows, cols, 10)
+    assert made.step == 3
+    for row, end in ((0, 1), (1, 3), (3, 50), (50, 52), (52, 131)):
+        for col, last in ((0, 2), (2, 40), (40, 97)):
+            window = Window(row, col, end - row, last - col)
+            made.add(window, reflectance[window.slices], mask[window.slices])
+    once.add(Window(0, 0, rows, cols), reflectance, mask)
+    np.testing.assert_array_equal(made.image(), once.image())
+    assert not (made.mask() == 255).any() and set(np.unique(made.mask())) == {0, 1}
+    made.replace_mask([(Window(0, 0, rows, cols), 1 - mask)])
+    np.testing.assert_array_equal(made.mask()[0, 0], 1 - once.mask()[0, 0])
