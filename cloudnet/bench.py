@@ -192,9 +192,9 @@ def stage_seconds(model: CloudModel, scene: Scene, mask_path: Path) -> dict[str,
     spent = dict.fromkeys(STAGES, 0.0)
     probability = np.empty(size, dtype=np.float32)
     with _clock(spent, "read and decode"):
-        slabs = list(read_slabs(scene.read, size))
-    pixels = SlabPixels(iter(slabs))
-    for tile in model.tiles(size):
+        slabs = list(read_slabs(scene, size))
+    pixels = SlabPixels(iter(slabs), scene.to_reflectance)
+    for tile in model.stream_tiles(scene, size):
         window = tile.read.clip(*size)
         buffer = np.zeros((tile.read.rows, tile.read.cols, len(model.spec.bands)), np.float32)
         with _clock(spent, "convert"):
@@ -241,7 +241,7 @@ def stream_scene(model: str, scene: str, provider: str) -> None:
     """Stream a scene and write this process's largest resident memory to stdout, 0 if unknown."""
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(scene) as opened:
         stream = load_model(model, provider=provider).stream
-        with closing(stream(opened.read, (opened.rows, opened.cols))) as tiles:
+        with closing(stream(opened, (opened.rows, opened.cols))) as tiles:
             for _ in tiles:
                 pass
     sys.stdout.write(str(_peak_bytes() / 1e6))

@@ -24,18 +24,30 @@ def pixel_size_m(crs: Any, transform: Any, rows: int, cols: int) -> float | None
     rows, cols
         Size of the scene: in degrees, a pixel is as wide as it is at the scene's middle.
     """
+    sides = pixel_sides_m(crs, transform, rows, cols)
+    return None if sides is None else sum(sides) / 2
+
+
+def pixel_sides_m(crs: Any, transform: Any, rows: int, cols: int) -> tuple[float, float] | None:
+    """Return the length of a pixel along its row and along its column, as `pixel_size_m`."""
+    unit = unit_m(crs, transform, rows, cols)
+    if unit is None:
+        return None
+    (east, north), t = unit, transform
+    return hypot(t.a * east, t.d * north), hypot(t.b * east, t.e * north)
+
+
+def unit_m(crs: Any, transform: Any, rows: int, cols: int) -> tuple[float, float] | None:
+    """Return the length of a unit of x and of y in metres, of degrees at the scene's middle."""
     if crs is None or transform is None:
         return None
     if crs.is_geographic:
         latitude = transform.f + (transform.d * cols + transform.e * rows) / 2
-        east, north = METRES_PER_DEGREE * cos(radians(latitude)), METRES_PER_DEGREE
-    elif crs.is_projected:
-        east = north = float(crs.linear_units_factor[1])
-    else:
-        return None
-    across = hypot(transform.a * east, transform.d * north)
-    down = hypot(transform.b * east, transform.e * north)
-    return (across + down) / 2
+        return METRES_PER_DEGREE * cos(radians(latitude)), METRES_PER_DEGREE
+    if crs.is_projected:
+        metres = float(crs.linear_units_factor[1])
+        return metres, metres
+    return None
 
 
 FILE_ITSELF = -1

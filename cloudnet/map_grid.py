@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, hypot, radians
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rasterio.warp import transform_bounds
 
 from cloudnet.errors import OutputError, SceneError
 from cloudnet.files import quiet
-from cloudnet.georeference import METRES_PER_DEGREE
+from cloudnet.georeference import pixel_sides_m, unit_m
 from cloudnet.scene import Scene
 
 SQUARE = 1e-6
@@ -48,23 +47,12 @@ class MapGrid:
 
         Of degrees at the grid's middle, on a sphere.
         """
-        if self.crs is None or self.transform is None:
-            return None
-        if self.crs.is_geographic:
-            latitude = self.at(self.cols / 2, self.rows / 2)[1]
-            return METRES_PER_DEGREE * cos(radians(latitude)), METRES_PER_DEGREE
-        if self.crs.is_projected:
-            metres = float(self.crs.linear_units_factor[1])
-            return metres, metres
-        return None
+        return unit_m(self.crs, self.transform, self.rows, self.cols)
 
     @property
     def pixel_m(self) -> tuple[float, float] | None:
         """Length of a pixel along its row, and along its column, in metres."""
-        if self.unit_m is None:
-            return None
-        (east, north), t = self.unit_m, self.transform
-        return hypot(t.a * east, t.d * north), hypot(t.b * east, t.e * north)
+        return pixel_sides_m(self.crs, self.transform, self.rows, self.cols)
 
     def require_pixel_m(self, option: str, name: str) -> tuple[float, float]:
         """Return `pixel_m` for an option that measures on the ground.

@@ -13,7 +13,7 @@ import rasterio
 from cloudnet.errors import OutputError
 from cloudnet.layer import SLAB_PX
 from cloudnet.mosaic import READ_ROWS
-from cloudnet.predict import GDAL_CACHE_MB, NO_REFINEMENT, Job, PredictOptions
+from cloudnet.predict import GDAL_CACHE_MB, NO_REFINEMENT, PredictOptions, SceneJob
 from cloudnet.product import Outputs
 from cloudnet.runtime import CloudModel
 from cloudnet.scene import Reading, Scene, open_scene
@@ -117,7 +117,7 @@ def plan_scene(
     model.require_scenes()
     options = options or PredictOptions()
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(path, reading) as scene:
-        job = Job(scene, model, options)
+        job = SceneJob(scene, model, options)
         outputs = Outputs(Path(folder), scene.name)
         size = (scene.rows, scene.cols)
         tiles = model.stream_tiles(scene, size, tile_px=options.tile_px, exact=options.exact)
@@ -173,7 +173,7 @@ def memory_terms(
     }
 
 
-def disk_bytes(job: Job) -> tuple[int, int]:
+def disk_bytes(job: SceneJob) -> tuple[int, int]:
     """Return the bytes on disk for usual clouds, and where nothing compresses."""
     scene_px = job.scene.rows * job.scene.cols
     product_px = job.grid.rows * job.grid.cols

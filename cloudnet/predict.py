@@ -163,7 +163,7 @@ def predict_scene(
     model.require_scenes()
     options = options or PredictOptions()
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(path, reading) as scene:
-        job = Job(scene, model, options, comparison)
+        job = SceneJob(scene, model, options, comparison)
         outputs = Outputs(writable_folder(Path(folder)), scene.name)
         wanted = options.wanted(outputs)
         with output_lock(outputs.mask):
@@ -210,7 +210,7 @@ def check_shared(scenes: Sequence[str | Path], options: PredictOptions) -> None:
         )
 
 
-class Job:
+class SceneJob:
     """A scene on its way to its products. Whatever does not fit together shows as it is made.
 
     Parameters
