@@ -34,6 +34,7 @@ MATERIALS: Mapping[str, tuple[float, ...]] = {
     "conifer": (1.4, 1.7, 2.9, 2.0, 4.7, 12.5, 16.0, 17.5, 18.5, 17.5, 9.0, 8.5, 4.0),
     "broadleaf": (1.7, 2.1, 4.3, 2.5, 7.5, 24.0, 31.0, 33.0, 35.0, 33.0, 16.0, 16.0, 7.0),
     "shrub": (3.0, 3.9, 5.8, 6.0, 9.5, 14.5, 16.5, 18.5, 20.0, 19.5, 16.0, 22.0, 15.0),
+    "bark": (4.0, 5.0, 6.5, 8.5, 10.5, 13.0, 15.0, 17.0, 19.0, 20.0, 20.0, 24.0, 19.0),
     "bog": (2.0, 2.6, 4.1, 3.8, 6.0, 9.5, 11.5, 12.5, 13.5, 12.0, 5.0, 8.0, 5.0),
     "rock": (6.5, 7.7, 9.6, 11.8, 12.8, 13.5, 14.2, 14.8, 15.5, 16.0, 16.5, 19.5, 17.5),
     "sand": (14.0, 17.0, 25.0, 34.0, 37.0, 39.0, 41.0, 43.0, 45.0, 45.0, 44.0, 55.0, 52.0),
@@ -397,6 +398,31 @@ def _snow(site: Site) -> Field:
     return surface
 
 
+def _taiga(site: Site) -> Field:
+    """Wood in snow, as often leafless as not: grey from above, its snow seen between the trees."""
+    old = site.draw(0.0, 1.0)
+    snow = {"fresh snow": np.full(site.size, 1.0 - old, np.float32)}
+    surface = site.mix(snow | {"old snow": np.full(site.size, old + 0.01, np.float32)})
+    kinds = ("conifer", "shrub", "bog", "bark", "bark", "broadleaf")
+    stands = _step(site.fractal(-1.5, 1500.0) + site.draw(-1.2, 1.2), site.draw(1.0, 4.0))
+    trees = site.mix({site.pick(*kinds): stands, site.pick(*kinds): 1.01 - stands})
+    dense = (
+        site.draw(0.5, 0.95) + 0.15 * site.fractal(-1.3, 1500.0) + 0.06 * site.fractal(-0.6, 200.0)
+    )
+    open_land = _step(site.fractal(-2.0, 1500.0) - site.draw(0.5, 2.5), site.draw(0.05, 0.6))
+    cover = np.clip(dense, 0.0, 1.0) * (1.0 - open_land)
+    for _ in range(int(site.rng.integers(0, 4))):
+        distance = site.line(site.draw(0.0, 400.0), site.draw(1200.0, 3000.0))
+        cover *= 1.0 - 0.8 * site.stroke(distance, site.draw(15.0, 140.0))
+    if site.rng.random() < 0.5:
+        cover *= 1.0 - _lakes(site, site.draw(0.3, 1.5), site.draw(800.0, 3000.0))
+    surface += cover * (trees - surface)
+    surface *= site.light(
+        site.terrain(site.draw(2000.0, 5000.0)) * (200.0 * site.draw(0.05, 1.0) ** 3)
+    )
+    return surface
+
+
 def _ice(site: Site) -> Field:
     gap, number = site.cells(site.draw(500.0, 3000.0))
     rough, bend = site.fractal(-1.8, 1200.0), site.fractal(-2.6, 1500.0)
@@ -430,7 +456,7 @@ INLAND = ("fields", "forest", "shrub", "soil", "urban")
 """Kinds that rivers and roads may cross, and that may lie behind a beach."""
 
 _LAND = (_fields, _forest, _shrub, _soil, _desert, _salt, _urban, _mountain)
-_OTHERS = (_water, _coast, _tundra, _snow, _ice, _plateau)
+_OTHERS = (_water, _coast, _tundra, _snow, _ice, _plateau, _taiga)
 _DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, *_OTHERS)}
 GROUNDS = tuple(_DRAWERS)
 """Kinds of ground."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import layers
 
 from cloudnet.errors import ModelError
@@ -24,6 +25,29 @@ INPUT_GAIN = 2.0
 """Reflectance is multiplied by this after clipping, which brings the spread of land scenes near 1.
 There is no offset, so that no data, filled with 0, looks to the first convolution like its zero
 padding."""
+
+DARK = 2e-3
+"""Least mean reflectance of a cell whose logarithm is taken."""
+
+RATIO_GAIN, RATIO_LIMIT = 20.0, 3.0
+"""Logarithms of ratios are multiplied by the one and end at the other, 16 % up or down: snow and
+cloud differ by a few per cent of NIR over red, given green over blue."""
+
+BLUE_GAIN, BLUE_OFFSET = 0.5, 1.5
+"""Of the logarithm of blue, so that 0, with which convolutions pad, is as dark as a shadow."""
+
+CONTRASTS = np.array(
+    [
+        [0.0, RATIO_GAIN, -RATIO_GAIN, 0.0],
+        [RATIO_GAIN, -RATIO_GAIN, 0.0, 0.0],
+        [-RATIO_GAIN, 0.0, 0.0, BLUE_GAIN],
+        [0.0, 0.0, RATIO_GAIN, 0.0],
+    ],
+    dtype=np.float32,
+)
+"""What each contrast takes of the logarithms of red, green, blue and NIR, (bands, contrasts)."""
+
+CONTRAST_OFFSETS = np.array([0.0, 0.0, 0.0, BLUE_OFFSET], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -40,11 +64,14 @@ class UNetConfig:
     stem
         Channels at 1/2 of the resolution before the first level, which then is at 1/4; 0: none, and
         the first level is at 1/2.
+    ratios
+        Whether the first level also sees ratios of bands; see `BandRatios`.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
     blocks: int = 2
     stem: int = 16
+    ratios: bool = True
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or self.blocks < 1:
@@ -103,9 +130,9 @@ class UNetConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """Rebuild a configuration from JSON types; the first nets knew no stem."""
+        """Rebuild a configuration from JSON types; the first nets knew neither stem nor ratios."""
         known = {field.name for field in fields(cls)}
-        kept = {"stem": 0} | {key: value for key, value in values.items() if key in known}
+        kept = {"stem": 0, "ratios": False} | {key: value for key, value in values.items() if key in known}
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
         }
@@ -142,6 +169,46 @@ class NormalisedReflectance(layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return what the layer is rebuilt from."""
         return {**super().get_config(), "spec": self.spec}
+
+
+@keras.saving.register_keras_serializable(package="cloudnet")
+class BandRatios(layers.Layer):  # type: ignore[misc]
+    """Logarithms of the ratios of neighbouring bands, and of blue, of the mean of each cell.
+
+    By them alone snow and cloud part on most scenes. Convolutions of reflectance have to find a
+    difference of a few per cent beside a brightness that varies tenfold, which took them longer
+    than a training lasts.
+
+    Parameters
+    ----------
+    cell_px
+        Side of a cell in pixels.
+    """
+
+    def __init__(self, cell_px: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.cell_px = cell_px
+
+    def call(self, reflectance: Tensor) -> Tensor:
+        """Return (batch, height / cell_px, width / cell_px, 4) of reflectance in the order of
+        `BANDS`: green over blue, red over green, NIR over red, blue."""
+        # A convolution, as pooling would turn the bands of the whole scene round once more.
+        side = self.cell_px
+        each = np.eye(len(BANDS), dtype=np.float32) / side**2
+        mean = keras.ops.conv(reflectance, np.tile(each, (side, side, 1, 1)), side)
+        logs = keras.ops.log(keras.ops.maximum(mean, DARK))
+        contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis]) + CONTRAST_OFFSETS
+        return keras.ops.clip(contrasts, -RATIO_LIMIT, RATIO_LIMIT)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape with height and width divided."""
+        batch, height, width, _ = input_shape
+        side = self.cell_px
+        return (batch, height and height // side, width and width // side, len(BANDS))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is rebuilt from."""
+        return {**super().get_config(), "cell_px": self.cell_px}
 
 
 @keras.saving.register_keras_serializable(package="cloudnet")
@@ -249,7 +316,7 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     convolutions (Chollet 2017) do the rest at 1/4, 1/8, 1/16 …; the way up adds the coarse level,
     projected to the finer one's width, to what came down (LinkNet, Chaurasia and Culurciello 2017),
     which is a U-Net (Ronneberger et al. 2015) without the copies that concatenation costs; the
-    answer is computed at the first level, all pixels of a cell at once. At 1/2 there is but the
+    answer is computed at the first level, all pixels of a cell at once. What reflectance hides, `BandRatios` shows. At 1/2 there is but the
     stem: what is done there moves four times the memory, and that is what a net waits for.
 
     Parameters
@@ -269,7 +336,8 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     cells = NormalisedReflectance(spec.to_dict(), name="normalised")(reflectance)
     if config.stem:
         cells = _convolve(cells, config.stem, "half")
-    cells = _convolve(cells, config.widths[0], "stem")
+    ratios = BandRatios(config.cell_px, name="ratios")(reflectance) if config.ratios else None
+    cells = _convolve(cells, config.widths[0], "stem", ratios)
     skips = []
     for level, width in enumerate(config.widths):
         if level:
@@ -289,11 +357,16 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     return keras.Model(reflectance, probability, name=spec.name)
 
 
-def _convolve(cells: Tensor, width: int, name: str) -> Tensor:
+def _convolve(cells: Tensor, width: int, name: str, ratios: Tensor | None = None) -> Tensor:
     cells = layers.Conv2D(
         width, 3, strides=2, padding="same", use_bias=False, name=f"{name}_convolution"
     )(cells)
-    return _normalise(cells, name)
+    if ratios is None:
+        return _normalise(cells, name)
+    cells = FusedNormalization(momentum=0.95, name=f"{name}_norm")(cells)
+    seen = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_ratios")(ratios)
+    cells = layers.Add(name=f"{name}_add")([cells, seen])
+    return layers.ReLU(name=f"{name}_relu")(cells)
 
 
 def _separable(cells: Tensor, width: int, name: str) -> Tensor:
@@ -343,7 +416,7 @@ def config_of(net: Network) -> UNetConfig:
         widths.append(int(names[name].filters))
     blocks = sum(name.startswith("down0_") and name.endswith("_pointwise") for name in names)
     stem = int(names["half_convolution"].filters) if "half_convolution" in names else 0
-    return UNetConfig(tuple(widths), blocks, stem)
+    return UNetConfig(tuple(widths), blocks, stem, "ratios" in names)
 
 
 def load_net(path: Path) -> Network:

@@ -58,7 +58,7 @@ DOUBT = 1.5
 WHITE_GROUNDS = ("snow", "ice", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
 
-SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "plateau": (55.0, 83.0)}
+SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "taiga": (35.0, 79.0), "plateau": (55.0, 83.0)}
 """Where the sun stands over ground that is found at high latitudes."""
 
 DARKEST = 1e-4
@@ -259,7 +259,8 @@ def _draw_weather(
 
 def _sun(rng: np.random.Generator, ground: str, pixel_m: float = 20.0) -> Geometry:
     """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
-    low, high = SUN_ZENITH_DEG.get(ground, (18.0, 68.0))
+    usual = SUN_ZENITH_DEG.get(ground, (18.0, 68.0))
+    low, high = usual if rng.random() < 0.7 else (60.0, 82.0)
     azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
     return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0), pixel_m)
 
