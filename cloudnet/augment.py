@@ -20,6 +20,9 @@ OZONE = tuple(SENTINEL2[band].ozone for band in BANDS)
 MOLECULES = tuple(rayleigh_thickness(SENTINEL2[band].wavelength_um) for band in BANDS)
 """Optical thickness of the air's molecules in each band; path light is near half of it."""
 
+CORRECTED_SHARE = 0.3
+"""Share of tiles that lose path light: most products are not corrected for the air, some are."""
+
 DARKEST = 1e-4
 """Least reflectance of a pixel with data: 0 means none."""
 
@@ -41,8 +44,9 @@ class Augmentation:
         Largest number of vertical columns of 300 DU that the light's way through ozone is made
         longer or shorter by.
     air
-        Path light taken away, as an atmospheric correction does, or added: up to this share of
-        what a clear sky of molecules throws back under a high sun.
+        Path light taken away, as an atmospheric correction does: up to this share of what a clear
+        sky of molecules throws back under a high sun. None is added: to have hazy tiles labelled
+        clear taught that thin veils are clear.
     zoom
         Largest change of resolution, as a factor: 2 gives pixels of half to double the size.
     zoom_share
@@ -53,7 +57,7 @@ class Augmentation:
     brightness: float = 0.15
     band_gain: float = 0.012
     ozone: float = 0.7
-    air: float = 0.8
+    air: float = 1.0
     zoom: float = 2.0
     zoom_share: float = 0.5
 
@@ -104,9 +108,9 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
     log_gain = signed[6] * augmentation.brightness + signed[7:] * augmentation.band_gain
     # The share of zoomed tiles needs a number of its own, or it would clip the zoom's range.
     lot, ozone_lot, ozone, air_lot, air = tf.unstack(tf.random.stateless_uniform([5], seed + 1))
-    # Half of the tiles keep their air: the real one is the likeliest.
+    # Most tiles keep their air: the real one is the likeliest.
     columns = tf.where(ozone_lot < 0.5, (2.0 * ozone - 1.0) * augmentation.ozone, 0.0)
-    hazier = tf.where(air_lot < 0.5, (1.5 * air - 1.0) * augmentation.air, 0.0)
+    taken = tf.where(air_lot < CORRECTED_SHARE, air * augmentation.air, 0.0)
     log_gain -= columns * tf.constant(OZONE)
     return Draw(
         zoom=tf.where(lot < augmentation.zoom_share, zoomed, 1.0),
@@ -116,7 +120,7 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
         flip_cols=coin[1],
         transpose=coin[2],
         gain=tf.exp(log_gain),
-        path=hazier * 0.5 * tf.constant(MOLECULES),
+        path=-taken * 0.5 * tf.constant(MOLECULES),
     )
 
 

@@ -303,12 +303,12 @@ def training_dataset(
     def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
         simulated = tf.equal(plan[1], SIMULATED)
-        # What is simulated has a resolution, a sun and an air of its own already.
+        # What is simulated has a resolution and a sun of its own already; but it is never
+        # corrected for the air, as a Level-2A product is.
         drawn = replace(
             drawn,
             zoom=tf.where(simulated, 1.0, drawn.zoom),
             gain=tf.where(simulated, 1.0, drawn.gain),
-            path=tf.where(simulated, 0.0, drawn.path),
         )
         whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
         size = tf.minimum(whole, block_px(drawn, tiles.tile_px))
