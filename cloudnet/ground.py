@@ -406,10 +406,10 @@ def _taiga(site: Site) -> Field:
     kinds = ("conifer", "shrub", "bog", "bark", "bark", "broadleaf")
     stands = _step(site.fractal(-1.5, 1500.0) + site.draw(-1.2, 1.2), site.draw(1.0, 4.0))
     trees = site.mix({site.pick(*kinds): stands, site.pick(*kinds): 1.01 - stands})
-    dense = (
-        site.draw(0.5, 0.95) + 0.15 * site.fractal(-1.3, 1500.0) + 0.06 * site.fractal(-0.6, 200.0)
-    )
-    open_land = _step(site.fractal(-2.0, 1500.0) - site.draw(0.5, 2.5), site.draw(0.05, 0.6))
+    # From above a wood is far more even than snow in the open.
+    dense = site.draw(0.6, 0.95) + site.draw(0.02, 0.12) * site.fractal(-2.2, 2500.0)
+    dense = dense + site.draw(0.0, 0.03) * site.fractal(-0.6, 200.0)
+    open_land = _step(site.fractal(-2.2, 1500.0) - site.draw(1.0, 3.5), site.draw(0.05, 0.6))
     cover = np.clip(dense, 0.0, 1.0) * (1.0 - open_land)
     for _ in range(int(site.rng.integers(0, 4))):
         distance = site.line(site.draw(0.0, 400.0), site.draw(1200.0, 3000.0))
@@ -418,7 +418,7 @@ def _taiga(site: Site) -> Field:
         cover *= 1.0 - _lakes(site, site.draw(0.3, 1.5), site.draw(800.0, 3000.0))
     surface += cover * (trees - surface)
     surface *= site.light(
-        site.terrain(site.draw(2000.0, 5000.0)) * (200.0 * site.draw(0.05, 1.0) ** 3)
+        site.terrain(site.draw(2000.0, 5000.0)) * (150.0 * site.draw(0.0, 1.0) ** 3)
     )
     return surface
 

@@ -48,7 +48,7 @@ SNOWY = ("plateau", "snow", "plateau", "ice", "plateau", "snow", "plateau", "sno
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 
-SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", "taiga", "taiga", "taiga", "taiga"))
+SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", "taiga", "taiga", "taiga"))
 """More than an even share of the grounds that are taken for cloud."""
 
 INSTRUMENTS = ((BANDS, SENTINEL2), (BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))

@@ -260,7 +260,7 @@ def _draw_weather(
 def _sun(rng: np.random.Generator, ground: str, pixel_m: float = 20.0) -> Geometry:
     """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
     usual = SUN_ZENITH_DEG.get(ground, (18.0, 68.0))
-    low, high = usual if rng.random() < 0.7 else (60.0, 82.0)
+    low, high = usual if rng.random() < 0.85 else (60.0, 82.0)
     azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
     return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0), pixel_m)
 
