@@ -36,7 +36,11 @@ LABELLED_GROUND = 0.7
 
 SIMULATION_USES = 3
 """Tiles of an epoch made of one simulated block, each turned and lit otherwise: to draw a block
-takes three times as long as a training step on it."""
+takes twice as long as a training step on it."""
+
+SIMULATIONS_AT_ONCE = 160
+"""Simulated blocks that take turns in an epoch: all uses of these come before the next ones', so
+that no more of them need be in memory than these."""
 
 RARE = 1.5
 """How much more often than others scenes are drawn that are mixed, overcast or bright: they are
@@ -171,11 +175,17 @@ def plan_tiles(
     donors = scenes.copy()
     simulated = np.flatnonzero(kinds == SIMULATED)
     numbers = rng.integers(0, 2**31, -(-len(simulated) // SIMULATION_USES))
-    donors[simulated] = np.tile(numbers, SIMULATION_USES)[: len(simulated)]
+    donors[simulated] = _take_turns(numbers)[: len(simulated)]
     if candidates := [number for number, fact in enumerate(facts) if fact.donor]:
         pasted = kinds == PASTED
         donors[pasted] = rng.choice(candidates, int(pasted.sum()))
     return np.stack([scenes, kinds, donors], axis=1)
+
+
+def _take_turns(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each number `SIMULATION_USES` times, some at once taking turns before the next ones come."""
+    ends = range(SIMULATIONS_AT_ONCE, len(numbers), SIMULATIONS_AT_ONCE)
+    return np.concatenate([np.tile(part, SIMULATION_USES) for part in np.split(numbers, ends)])
 
 
 def _kind_shares(facts: Sequence[SceneFacts], mixture: Mixture) -> NDArray[np.float64]:

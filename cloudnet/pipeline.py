@@ -21,6 +21,7 @@ from cloudnet.mixture import (
     PASTED,
     REAL,
     SIMULATED,
+    SIMULATIONS_AT_ONCE,
     Mixture,
     SceneFacts,
     paste_clouds,
@@ -55,8 +56,9 @@ INSTRUMENTS = ((BANDS, SENTINEL2), (BANDS, SENTINEL2), (("B04", "B03", "B02", "B
 """Bands and optics of simulated tiles, in even shares. Landsat's see snow and cloud a little
 otherwise; a net that knows both leans less on what is one instrument's own."""
 
-SIMULATIONS_KEPT = 400
-"""Simulated blocks in memory: those of an epoch, which come more than once."""
+SIMULATIONS_KEPT = SIMULATIONS_AT_ONCE + 40
+"""Simulated blocks in memory: those that take turns, and some more, as tiles are made side by side.
+Were there fewer than take turns, each would be thrown out just before it comes again."""
 
 SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
 from cloudnet.errors import SceneError
-from cloudnet.fields import Field, Size
+from cloudnet.fields import Field, Size, normal_values
 from cloudnet.ground import GROUNDS, Site, ground_reflectance
 from cloudnet.light import (
     ICE_ASYMMETRY,
@@ -171,9 +171,7 @@ def simulate_scene(
         if ground in WHITE_GROUNDS:
             surface[index] *= overhead_share(geometry.cos_sun, air.sky_share, weather.snow_bend)
         seen = _blurred(air.clear(surface[index]))
-        seen += np.sqrt(_noise_variance(seen, weather.noise)) * rng.standard_normal(
-            size, dtype=np.float32
-        )
+        seen += np.sqrt(_noise_variance(seen, weather.noise)) * normal_values(rng, size)
         clear[..., index] = np.maximum(seen, DARKEST)
     return _compose(clear, ground, weather, bands, rng)
 
@@ -375,7 +373,7 @@ def _compose(
         after = before + veil.over(surface, light, air) - air.clear(surface)
         noise = [_noise_variance(level, weather.noise) for level in (before, after)]
         more = np.maximum(noise[1] - noise[0], 0.0)
-        after += np.sqrt(more) * rng.standard_normal(size, dtype=np.float32)
+        after += np.sqrt(more) * normal_values(rng, size)
         np.maximum(after, np.minimum(before, DARKEST), out=after)
         np.copyto(cloudy[..., index], after, where=known, casting="same_kind")
     shadow = light.shadow & (label == CLEAR)
@@ -388,10 +386,10 @@ def _compose(
 def _shifted(field: Field, shift: tuple[float, float], size: Size) -> Field:
     """The first `size` of a torus after it has moved by (rows, cols), whole or not; bilinear."""
     whole = (math.floor(shift[0]), math.floor(shift[1]))
-    moved = np.roll(field, whole, (0, 1))
-    for axis in (0, 1):
-        moved += (shift[axis] - whole[axis]) * (np.roll(moved, 1, axis) - moved)
-    return np.ascontiguousarray(moved[: size[0], : size[1]])
+    rows, cols = (np.arange(-1, size[axis]) - whole[axis] for axis in (0, 1))
+    near = field.take(rows, 0, mode="wrap").take(cols, 1, mode="wrap")
+    near = near[1:] + (shift[0] - whole[0]) * (near[:-1] - near[1:])
+    return near[:, 1:] + (shift[1] - whole[1]) * (near[:, :-1] - near[:, 1:])
 
 
 def _gaussian(field: Field, sigma_px: float) -> Field:
@@ -408,20 +406,29 @@ def _spread(image: Field, sigma_px: float) -> Field:
     """Image blurred twice by a box, near a Gaussian and quick at any width; no wrapping round."""
     half, mean = round(1.22 * sigma_px), float(image.mean())
     image = image - mean
-    for _ in range(4):
-        steps = np.arange(image.shape[1])
+    for _ in "rows", "cols":
+        steps = np.arange(len(image))
         first, last = np.maximum(steps - half, 0), np.minimum(steps + half + 1, len(steps))
-        total = np.pad(np.cumsum(image, 1), ((0, 0), (1, 0)))
-        box = (total.take(last, 1) - total.take(first, 1)) / (last - first).astype(np.float32)
-        image = np.ascontiguousarray(box.T)
+        share = (1.0 / (last - first)).astype(np.float32)[:, None]
+        total = np.zeros((len(image) + 1, image.shape[1]), np.float32)
+        for _ in "ab":
+            np.cumsum(image, 0, out=total[1:])
+            image = total.take(last, 0)
+            image -= total.take(first, 0)
+            image *= share
+        image = np.ascontiguousarray(image.T)
     return image + mean
 
 
 def _blurred(image: Field) -> Field:
     """Image through a lens that throws 0.12 of a pixel's light on the next, along rows and cols."""
-    for axis in (0, 1):
-        first, last = image.take([0], axis), image.take([-1], axis)
-        image = image + 0.12 * np.diff(image, 2, axis, prepend=first, append=last)
+    down = 0.12 * (image[1:] - image[:-1])
+    image = image.copy()
+    image[:-1] += down
+    image[1:] -= down
+    across = 0.12 * (image[:, 1:] - image[:, :-1])
+    image[:, :-1] += across
+    image[:, 1:] -= across
     return image
 
 

@@ -34,7 +34,7 @@ Network: TypeAlias = Any
 
 VALIDATION_TILE_PX = 256
 
-CACHE_MB = 128
+CACHE_MB = 184
 """Memory for small training scenes."""
 
 BEST, LAST = "best", "last"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,17 @@ def test_a_simulation_is_used_a_few_times_in_an_epoch_and_not_in_the_next() -> N
         assert uses.max() <= module.SIMULATION_USES and len(uses) < len(some)
         assert len(uses) == -(-len(some) // module.SIMULATION_USES)
     assert not set(numbers[0]) & set(numbers[1])
+
+
+def test_few_simulations_take_turns_so_that_few_need_be_kept() -> None:
+    rng = np.random.default_rng(0)
+    found = plan_tiles(WEIGHTS, FACTS, Mixture(simulated=0.5), 4000, rng)
+    numbers = found[found[:, 1] == SIMULATED, 2].tolist()
+    assert len(set(numbers)) > 2 * module.SIMULATIONS_AT_ONCE
+    draw = lru_cache(module.SIMULATIONS_AT_ONCE)(lambda number: number)
+    for number in numbers:
+        draw(number)
+    assert draw.cache_info().misses == len(set(numbers)), "each is drawn once"
 
 
 @pytest.mark.parametrize(
