@@ -17,6 +17,7 @@ Proto: TypeAlias = Any
 CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
 """What becomes of reflectance before the first convolution."""
 
+
 DOUBLING = "doubling"
 """Name of the scales of a resize that repeats each cell twice both ways."""
 
@@ -35,6 +36,7 @@ def tidy(graph: Proto) -> None:
     double_by_constants(graph)
     clip_once(graph)
     flatten_bands(graph)
+    say_what_is_equal(graph)
 
 
 def double_by_constants(graph: Proto) -> None:
@@ -54,55 +56,91 @@ def double_by_constants(graph: Proto) -> None:
 
 
 def clip_once(graph: Proto) -> None:
-    """Clip in one node instead of three, Min, Max and Mul; the gain goes into the weights.
+    """Clip in one node instead of two, Min and Max; the gain of reflectance goes into the weights.
 
     Each is a pass over the whole scene. What the convolution pads with is 0, with or without gain.
     """
-    chain, known = input_chain(graph), constants(graph)
-    kinds = [node.op_type for node in chain]
-    if kinds[:3] != ["Min", "Max", "Mul"]:
+    known, readers = constants(graph), users(graph)
+    for least in [node for node in graph.node if node.op_type == "Min"]:
+        following = readers[least.output[0]]
+        if [node.op_type for node in following] == ["Max"]:
+            _clip(graph, least, following[0], known)
+    _fold_gain(graph)
+
+
+def _clip(graph: Proto, least: Proto, most: Proto, known: Mapping[str, NDArray[Any]]) -> None:
+    """Put a Clip in the place of a Min and the Max that follows, where both are with a number."""
+    limits = [[known[name] for name in node.input if name in known] for node in (most, least)]
+    if any(len(numbers) != 1 or numbers[0].size != 1 for numbers in limits):
         return
-    (convolution,) = users(graph)[chain[-1].output[0]]
-    weights = known[convolution.input[1]] * np.float32(gain(graph))
-    limits = [next(known[name] for name in node.input if name in known) for node in chain[:2]]
-    for name, limit in zip(LIMITS, reversed(limits)):
+    (taken,) = (name for name in least.input if name not in known)
+    names = [f"{most.output[0]}_{limit}" for limit in LIMITS]
+    for name, (limit,) in zip(names, limits):
         scalar = np.asarray(limit, np.float32).reshape(())
         graph.initializer.append(onnx.numpy_helper.from_array(scalar, name))
-    inputs = [graph.input[0].name, *LIMITS]
-    clip = onnx.helper.make_node("Clip", inputs, chain[2].output[:], chain[1].name)
-    _replace(graph, chain[:3], [clip])
+    clip = onnx.helper.make_node("Clip", [taken, *names], most.output[:], most.name)
+    _replace(graph, [least, most], [clip])
+    prune(graph)
+
+
+def _fold_gain(graph: Proto) -> None:
+    """Multiply the weights of the first convolution instead of clipped reflectance."""
+    chain = input_chain(graph)
+    if [node.op_type for node in chain[:2]] != ["Clip", "Mul"]:
+        return
+    clip, multiply = chain[:2]
+    (convolution,) = users(graph)[chain[-1].output[0]]
+    weights = constants(graph)[convolution.input[1]] * np.float32(gain(graph))
+    clip.output[:] = multiply.output
+    graph.node.remove(multiply)
     _set_weights(graph, convolution, weights)
 
 
 def flatten_bands(graph: Proto) -> None:
-    """Let the first convolution read bands where they lie, last, without a transpose.
+    """Let convolutions of scenes read bands where they lie, last, without a transpose.
 
-    In (batch, 1, height, width * bands) its kernel of k x k pixels is one of k x (k * bands), which
+    In (batch, 1, height, width * bands) a kernel of k x k pixels is one of k x (k * bands), which
     moves on by as many bands as pixels before.
     """
-    chain = input_chain(graph)
-    if not chain or chain[-1].op_type != "Transpose":
-        return
-    turn = chain[-1]
+    chain = [node for node in input_chain(graph) if node.op_type != "Transpose"]
+    scenes = {graph.input[0].name, *(node.output[0] for node in chain)}
+    for node in list(graph.node):
+        if node.op_type == "Transpose" and node.input[0] in scenes:
+            _flatten(graph, node)
+
+
+def _flatten(graph: Proto, turn: Proto) -> None:
     (convolution,) = users(graph)[turn.output[0]]
     weights = constants(graph)[convolution.input[1]].transpose(0, 2, 3, 1)
     bands = weights.shape[-1]
     _set_weights(graph, convolution, weights.reshape(*weights.shape[:2], -1)[:, np.newaxis])
     _pad_by_numbers(convolution)
     _stretch(convolution, lambda columns: columns * bands)
-    rows = onnx.helper.make_node("Reshape", [turn.input[0], FLAT[0]], [FLAT[0] + "_rows"])
-    plane = onnx.helper.make_node("Unsqueeze", [FLAT[0] + "_rows", FLAT[1]], turn.output[:])
+    lying = f"{turn.output[0]}_rows"
+    rows = onnx.helper.make_node("Reshape", [turn.input[0], FLAT[0]], [lying])
+    plane = onnx.helper.make_node("Unsqueeze", [lying, FLAT[1]], turn.output[:])
     _replace(graph, [turn], [rows, plane])
+    known = constants(graph)
     for name, numbers in zip(FLAT, ([0, 0, -1], [1])):
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
+        if name not in known:
+            tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), name)
+            graph.initializer.append(tensor)
 
 
 def unflatten_bands(graph: Proto) -> None:
-    """Undo `flatten_bands`: INT8 convolutions have bands last anyway, and single bytes are slow."""
-    plane = next((node for node in graph.node if FLAT[1] in node.input), None)
-    if plane is None:
-        return
-    rows = makers(graph)[plane.input[0]]
+    """Undo `flatten_bands` for clipped reflectance, not for what ratios are made of.
+
+    INT8 convolutions have bands last anyway, and single bytes are slow; ratios stay floats.
+    """
+    producers = makers(graph)
+    for plane in [node for node in graph.node if FLAT[1] in node.input]:
+        rows = producers[plane.input[0]]
+        if rows.input[0] != graph.input[0].name:
+            _unflatten(graph, rows, plane)
+    prune(graph)
+
+
+def _unflatten(graph: Proto, rows: Proto, plane: Proto) -> None:
     (convolution,) = users(graph)[plane.output[0]]
     weights = constants(graph)[convolution.input[1]]
     filters, _, height, _ = weights.shape
@@ -112,7 +150,20 @@ def unflatten_bands(graph: Proto) -> None:
     _stretch(convolution, lambda columns: columns // bands)
     turn = onnx.helper.make_node("Transpose", rows.input[:1], plane.output[:], perm=[0, 3, 1, 2])
     _replace(graph, [rows, plane], [turn])
-    prune(graph)
+
+
+def say_what_is_equal(graph: Proto) -> None:
+    """Give the two tensors of each sum one height and one width, by name.
+
+    Only where onnxruntime knows two shapes to be equal does it leave a sum, and what follows, to
+    the convolution that makes one of the two. tf2onnx's own names would contradict ours.
+    """
+    del graph.value_info[:]
+    for number, node in enumerate(node for node in graph.node if node.op_type == "Add"):
+        shape = [None, None, f"height_{number}", f"width_{number}"]
+        for name in node.input:
+            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            graph.value_info.append(value)
 
 
 def _pad_by_numbers(convolution: Proto) -> None:
@@ -151,12 +202,21 @@ def _replace(graph: Proto, old: Sequence[Proto], new: Sequence[Proto]) -> None:
 
 
 def input_chain(graph: Proto) -> list[Proto]:
-    """Return the nodes that clip, scale and turn the input, in order."""
-    readers, chain = users(graph), []
-    name = graph.input[0].name
-    while len(readers[name]) == 1 and readers[name][0].op_type in CLIPPING:
-        chain.append(readers[name][0])
-        name = chain[-1].output[0]
+    """Return the nodes that clip, scale and turn the input, in order.
+
+    Ratios of bands are made of the input as it is: where several nodes read it, the chain is the
+    one that clips.
+    """
+    readers = users(graph)
+    chains = [_chain_from(node, readers) for node in readers[graph.input[0].name]]
+    return max(chains, key=lambda chain: any(node.op_type in ("Max", "Clip") for node in chain))
+
+
+def _chain_from(first: Proto, readers: Mapping[str, list[Proto]]) -> list[Proto]:
+    following, chain = [first], []
+    while len(following) == 1 and following[0].op_type in CLIPPING:
+        chain.append(following[0])
+        following = readers[chain[-1].output[0]]
     return chain
 
 
