@@ -9,22 +9,13 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from cloudnet.errors import ModelError
-from cloudnet.light import SENTINEL2, rayleigh_thickness
+from cloudnet.light import SENTINEL2
 from cloudnet.spec import BANDS, NO_DATA
 
 Tensor: TypeAlias = Any
 
 OZONE = tuple(SENTINEL2[band].ozone for band in BANDS)
 """Optical thickness, straight down, of 300 DU of ozone in each band."""
-
-MOLECULES = tuple(rayleigh_thickness(SENTINEL2[band].wavelength_um) for band in BANDS)
-"""Optical thickness of the air's molecules in each band; path light is near half of it."""
-
-CORRECTED_SHARE = 0.3
-"""Share of tiles that lose path light: most products are not corrected for the air, some are."""
-
-DARKEST = 1e-4
-"""Least reflectance of a pixel with data: 0 means none."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +34,6 @@ class Augmentation:
     ozone
         Largest number of vertical columns of 300 DU that the light's way through ozone is made
         longer or shorter by.
-    air
-        Path light taken away, as an atmospheric correction does: up to this share of what a clear
-        sky of molecules throws back under a high sun. None is added: to have hazy tiles labelled
-        clear taught that thin veils are clear.
     zoom
         Largest change of resolution, as a factor: 2 gives pixels of half to double the size.
     zoom_share
@@ -57,12 +44,11 @@ class Augmentation:
     brightness: float = 0.15
     band_gain: float = 0.012
     ozone: float = 0.7
-    air: float = 1.0
     zoom: float = 2.0
     zoom_share: float = 0.5
 
     def __post_init__(self) -> None:
-        gains = (self.brightness, self.band_gain, self.ozone, self.air)
+        gains = (self.brightness, self.band_gain, self.ozone)
         # One by one: min() passes over NaN.
         if not (all(gain >= 0 for gain in gains) and 1 <= self.zoom < inf):
             raise ModelError(f"gains are 0 or more and zoom is 1 or more, not {self}")
@@ -71,13 +57,13 @@ class Augmentation:
 
 
 NO_AUGMENTATION = Augmentation(
-    flips=False, brightness=0.0, band_gain=0.0, ozone=0.0, air=0.0, zoom=1.0, zoom_share=0.0
+    flips=False, brightness=0.0, band_gain=0.0, ozone=0.0, zoom=1.0, zoom_share=0.0
 )
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for one tile, as scalar tensors, and (bands,) for gain and path light."""
+    """What is drawn for one tile, as scalar tensors, and (bands,) for the gain."""
 
     zoom: Tensor
     row_share: Tensor
@@ -86,7 +72,6 @@ class Draw:
     flip_cols: Tensor
     transpose: Tensor
     gain: Tensor
-    path: Tensor
 
 
 def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
@@ -107,10 +92,9 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
     coin = uniform[3:6] < 0.5 if augmentation.flips else tf.constant([False] * 3)
     log_gain = signed[6] * augmentation.brightness + signed[7:] * augmentation.band_gain
     # The share of zoomed tiles needs a number of its own, or it would clip the zoom's range.
-    lot, ozone_lot, ozone, air_lot, air = tf.unstack(tf.random.stateless_uniform([5], seed + 1))
-    # Most tiles keep their air: the real one is the likeliest.
+    lot, ozone_lot, ozone = tf.unstack(tf.random.stateless_uniform([3], seed + 1))
+    # Half of the tiles keep their air: the real one is the likeliest.
     columns = tf.where(ozone_lot < 0.5, (2.0 * ozone - 1.0) * augmentation.ozone, 0.0)
-    taken = tf.where(air_lot < CORRECTED_SHARE, air * augmentation.air, 0.0)
     log_gain -= columns * tf.constant(OZONE)
     return Draw(
         zoom=tf.where(lot < augmentation.zoom_share, zoomed, 1.0),
@@ -120,7 +104,6 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
         flip_cols=coin[1],
         transpose=coin[2],
         gain=tf.exp(log_gain),
-        path=-taken * 0.5 * tf.constant(MOLECULES),
     )
 
 
@@ -152,19 +135,13 @@ def apply(image: Tensor, mask: Tensor, drawn: Draw, tile_px: int) -> tuple[Tenso
     image = tf.cond(same, lambda: image, lambda: tf.image.resize(image, wanted, "bilinear"))
     mask = tf.cond(same, lambda: mask, lambda: tf.image.resize(mask, wanted, "nearest"))
     missing = [[0, tile_px - wanted[0]], [0, tile_px - wanted[1]], [0, 0]]
-    image = tf.pad(_change_air(image, drawn), missing)
+    image = tf.pad(image * drawn.gain, missing)
     mask = tf.pad(mask, missing, constant_values=NO_DATA)
     image, mask = (_turn(pixels, drawn) for pixels in (image, mask))
     return (
         tf.ensure_shape(image, [tile_px, tile_px, None]),
         tf.ensure_shape(mask, [tile_px, tile_px, 1]),
     )
-
-
-def _change_air(image: Tensor, drawn: Draw) -> Tensor:
-    """Apply gain and path light where there is data, whose 0 stays 0."""
-    data = tf.reduce_any(image > 0.0, axis=-1, keepdims=True)
-    return tf.where(data, tf.maximum(image * drawn.gain + drawn.path, DARKEST), 0.0)
 
 
 def block_px(drawn: Draw, tile_px: int) -> Tensor:

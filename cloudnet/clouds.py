@@ -135,11 +135,12 @@ def _cirrus(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer:
     turned = angle + rng.normal(0.0, 10.0)
     fibres = fractal_field(rng, torus, Spectrum(-1.5, 600 / pixel_m, 1.3 * stretch, turned))
     veil = fractal_field(rng, torus, Spectrum(-3.0, 6000 / pixel_m, 2.0, angle))
-    shape = veil + 0.5 * streaks
-    whole = rng.random() < 0.4  # cirrostratus
-    inside = np.exp(0.3 * shape) if whole else _above(shape, rng.uniform(0.3, 1.0))
-    mean = _log_uniform(rng, 0.3, 2.5)
-    thickness = inside * _lognormal(0.9 * streaks + 0.3 * fibres, mean, 0.25 if whole else 0.45)
+    shape, mean = veil + 0.5 * streaks, _log_uniform(rng, 0.3, 2.5)
+    if rng.random() < 0.4:  # cirrostratus, a veil without gaps
+        inside, rough = np.exp(0.3 * shape), 0.25
+    else:
+        inside, rough = _above(shape, rng.uniform(0.3, 1.0)), 0.45
+    thickness = inside * _lognormal(0.9 * streaks + 0.3 * fibres, mean, rough)
     base = rng.uniform(7000.0, 11000.0)
     return CloudLayer("cirrus", thickness, base, base, ICE_ASYMMETRY)
 

@@ -132,7 +132,9 @@ class UNetConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
         """Rebuild a configuration from JSON types; the first nets knew neither stem nor ratios."""
         known = {field.name for field in fields(cls)}
-        kept = {"stem": 0, "ratios": False} | {key: value for key, value in values.items() if key in known}
+        kept = {"stem": 0, "ratios": False} | {
+            key: value for key, value in values.items() if key in known
+        }
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
         }

@@ -308,8 +308,7 @@ def training_dataset(
     def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
         simulated = tf.equal(plan[1], SIMULATED)
-        # What is simulated has a resolution and a sun of its own already; but it is never
-        # corrected for the air, as a Level-2A product is.
+        # What is simulated has a resolution and a sun of its own already.
         drawn = replace(
             drawn,
             zoom=tf.where(simulated, 1.0, drawn.zoom),

@@ -58,8 +58,17 @@ DOUBT = 1.5
 WHITE_GROUNDS = ("snow", "ice", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
 
-SUN_ZENITH_DEG = {"snow": (35.0, 79.0), "ice": (35.0, 79.0), "taiga": (35.0, 79.0), "plateau": (55.0, 83.0)}
+NORTHERN = (35.0, 79.0)
+
+SUN_ZENITH_DEG = {
+    "snow": NORTHERN, "ice": NORTHERN, "taiga": NORTHERN, "plateau": (55.0, 83.0)
+}  # fmt: skip
 """Where the sun stands over ground that is found at high latitudes."""
+
+USUAL_SUN_DEG, LOW_SUN_DEG, LOW_SUN_SHARE = (18.0, 68.0), (60.0, 82.0), 0.15
+"""Where it stands elsewhere, and over a share of scenes of any ground: in winter clouds too are
+seen by light that came the long way through ozone, which makes them yellow (half of the real
+ones of SEN12MS-CR: red over green above 1.10)."""
 
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
@@ -257,8 +266,8 @@ def _draw_weather(
 
 def _sun(rng: np.random.Generator, ground: str, pixel_m: float = 20.0) -> Geometry:
     """Sun as Sentinel-2 meets it at half past ten, mostly of the north, lower over snow."""
-    usual = SUN_ZENITH_DEG.get(ground, (18.0, 68.0))
-    low, high = usual if rng.random() < 0.85 else (60.0, 82.0)
+    usual = SUN_ZENITH_DEG.get(ground, USUAL_SUN_DEG)
+    low, high = LOW_SUN_DEG if rng.random() < LOW_SUN_SHARE else usual
     azimuth = rng.normal(150.0 if rng.random() < 0.7 else 45.0, 15.0)
     return Geometry(float(rng.uniform(low, high)), float(azimuth % 360.0), pixel_m)
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 pytest.importorskip("tensorflow", reason="the train extra is not installed")
 
 from cloudnet.augment import (
-    MOLECULES,
     NO_AUGMENTATION,
     OZONE,
     Augmentation,
@@ -131,20 +130,9 @@ def test_brightness_alone_is_one_gain_for_all_bands() -> None:
     assert 0.15 < np.abs(logs).max() <= 0.2 + 1e-6
 
 
-def changes(drawn: Draw, level: float = 0.5) -> NDArray[np.float32]:
-    """What is added to each band of a block of even reflectance, (bands,)."""
-    image, mask = coordinates(TILE_PX)
-    image[:] = level
-    changed, same = (np.asarray(part) for part in apply(image, mask, drawn, TILE_PX))
-    np.testing.assert_array_equal(same, mask)
-    np.testing.assert_array_equal(changed, np.broadcast_to(changed[0, 0], changed.shape))
-    return np.asarray(changed[0, 0] - level)
-
-
 def test_more_ozone_darkens_green_most_and_leaves_the_near_infrared() -> None:
     augmentation = only(ozone=1.5)
     logs = np.array([np.log(drawn.gain) for drawn in draws(augmentation, 200)])
-    assert not any(np.any(drawn.path) for drawn in draws(augmentation, 20))
     assert 0.3 < (logs == 0).all(axis=1).mean() < 0.7, "about half keep their air"
     some = logs[np.abs(logs).max(axis=1) > 0]
     # Every draw is one column of ozone, by which each band changes as its thickness tells.
@@ -157,31 +145,14 @@ def test_more_ozone_darkens_green_most_and_leaves_the_near_infrared() -> None:
     assert not some[:, NIR].any()
 
 
-def test_path_light_is_taken_away_never_added_and_is_blue() -> None:
-    augmentation = only(air=0.6)
-    found = draws(augmentation, 200)
-    np.testing.assert_array_equal([drawn.gain for drawn in found], 1.0)
-    paths = np.array([drawn.path for drawn in found])
-    assert 0.15 < (paths < 0).all(axis=1).mean() < 0.45, "near CORRECTED_SHARE"
-    shares = paths[:, BLUE] / (0.5 * MOLECULES[BLUE])
-    np.testing.assert_allclose(paths, 0.5 * shares[:, None] * np.array(MOLECULES), atol=1e-7)
-    assert -0.6 - 1e-5 <= shares.min() < -0.5 and shares.max() == 0.0
-    # Bright and dark pixels lose the same.
-    for drawn in found[:20]:
-        np.testing.assert_allclose(changes(drawn, 0.5), changes(drawn, 0.2), atol=1e-6)
-
-
-def test_dark_pixels_keep_data_and_pixels_without_data_get_none() -> None:
+def test_pixels_without_data_stay_so() -> None:
     image, mask = coordinates(TILE_PX)
-    image[:] = 0.001
     image[2:4, 3:7] = 0.0
-    image[5, 5] = (0.0, 0.0, 0.0, 0.3)
     mask[2:4, 3:7] = 255
     nothing = (image == 0).all(axis=2)
-    for drawn in draws(Augmentation(flips=False, zoom=1.0), 40):
+    for drawn in draws(Augmentation(flips=False, zoom=1.0), 20):
         changed, same = (np.asarray(part) for part in apply(image, mask, drawn, TILE_PX))
         np.testing.assert_array_equal((changed == 0).all(axis=2), nothing)
-        assert (changed[~nothing] > 0).all(), "0 means no data"
         np.testing.assert_array_equal(same, mask)
 
 
@@ -233,8 +204,6 @@ def test_the_same_seed_gives_the_same_draw_and_another_seed_another() -> None:
         {"band_gain": nan},
         {"ozone": -0.5},
         {"ozone": nan},
-        {"air": -0.1},
-        {"air": nan},
         {"zoom": 0.5},
         {"zoom": nan},
         {"zoom": inf},

@@ -324,6 +324,16 @@ def test_cirrus_is_thin_and_cumulus_thick() -> None:
     assert median("cirrus") < 8.0 < median("cumulus") < 120.0
 
 
+def test_some_cirrus_is_a_whole_veil_and_some_has_gaps() -> None:
+    least = [
+        float(cloud_layer("cirrus", np.random.default_rng(seed), (64, 64), 20.0).thickness.min())
+        for seed in range(40)
+    ]
+    whole = np.mean([thickness > 0.02 for thickness in least])
+    assert 0.2 < whole < 0.6
+    assert min(least) == 0.0
+
+
 def test_an_unknown_kind_of_cloud_is_named_with_the_known() -> None:
     with pytest.raises(SceneError, match=r"'fog'.*cumulus"):
         cloud_layer("fog", np.random.default_rng(0), (8, 8), 20.0)

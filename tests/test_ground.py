@@ -71,6 +71,16 @@ def test_a_plateau_is_white_and_all_but_even() -> None:
         assert surface[RED].std() < 0.05
 
 
+def test_wood_in_snow_is_grey_and_far_more_even_than_open_snow_with_trees() -> None:
+    surfaces = [ground_reflectance("taiga", site(seed, (96, 96))) for seed in range(8)]
+    assert 0.05 < np.median([np.median(surface[BLUE]) for surface in surfaces]) < 0.35
+    steps = [np.abs(np.diff(np.log(surface[BLUE]), axis=1)).mean() for surface in surfaces]
+    # In the one real scene, at 30 m, neighbours differ by 5 to 7 %.
+    assert 0.02 < np.median(steps) < 0.2
+    snow = max(surface[BLUE].max() for surface in surfaces)
+    assert snow > 0.6, "rivers, lakes and clearings stay white"
+
+
 def test_lakes_of_the_tundra_are_dark_or_bear_ice() -> None:
     surfaces = [ground_reflectance("tundra", site(seed, (96, 96))) for seed in range(8)]
     dark = [(surface[NIR] < 0.03).mean() for surface in surfaces]

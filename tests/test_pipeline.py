@@ -677,7 +677,7 @@ def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[Label
 def test_simulated_tiles_keep_the_light_they_were_made_in(sorts: list[LabelledScene]) -> None:
     """A net learns from them what sun and air do to a colour; real tiles are lit otherwise."""
     tiles = mixed_tiles(sorts[:1], KINDS[SIMULATED])
-    steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0, air=0.0)
+    steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
     wild = replace(steady, brightness=0.5, band_gain=0.2, ozone=3.0)
     for (image, _), (same, _) in zip(batches(tiles, steady), batches(tiles, wild), strict=True):
         np.testing.assert_array_equal(image, same)
