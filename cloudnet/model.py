@@ -29,8 +29,8 @@ padding."""
 DARK = 2e-3
 """Least mean reflectance of a cell whose logarithm is taken."""
 
-RATIO_GAIN, RATIO_LIMIT = 20.0, 3.0
-"""Logarithms of ratios are multiplied by the one and end at the other, 16 % up or down: snow and
+RATIO_GAIN = 20.0
+"""Logarithms of ratios are multiplied by this, and so by how much they are told apart: snow and
 cloud differ by a few per cent of NIR over red, given green over blue."""
 
 BLUE_GAIN, BLUE_OFFSET = 0.5, 1.5
@@ -200,7 +200,8 @@ class BandRatios(layers.Layer):  # type: ignore[misc]
         mean = keras.ops.conv(reflectance, np.tile(each, (side, side, 1, 1)), side)
         logs = keras.ops.log(keras.ops.maximum(mean, DARK))
         contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis]) + CONTRAST_OFFSETS
-        return keras.ops.clip(contrasts, -RATIO_LIMIT, RATIO_LIMIT)
+        # x / (1 + |x|): small differences count most, and large ones are still told from larger.
+        return keras.ops.soft_sign(contrasts)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape with height and width divided."""
