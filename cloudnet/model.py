@@ -201,7 +201,7 @@ class BandRatios(layers.Layer):  # type: ignore[misc]
         logs = keras.ops.log(keras.ops.maximum(mean, DARK))
         contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis]) + CONTRAST_OFFSETS
         # x / (1 + |x|): small differences count most, and large ones are still told from larger.
-        return keras.ops.soft_sign(contrasts)
+        return keras.ops.softsign(contrasts)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape with height and width divided."""
