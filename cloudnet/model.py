@@ -368,7 +368,9 @@ def _convolve(cells: Tensor, width: int, name: str, ratios: Tensor | None = None
     if ratios is None:
         return _normalise(cells, name)
     cells = FusedNormalization(momentum=0.95, name=f"{name}_norm")(cells)
+    # Normalised by themselves: added as they came they were too weak to be learned soon.
     seen = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_ratios")(ratios)
+    seen = FusedNormalization(momentum=0.95, name=f"{name}_ratios_norm")(seen)
     cells = layers.Add(name=f"{name}_add")([cells, seen])
     return layers.ReLU(name=f"{name}_relu")(cells)
 

@@ -65,7 +65,7 @@ SUN_ZENITH_DEG = {
 }  # fmt: skip
 """Where the sun stands over ground that is found at high latitudes."""
 
-USUAL_SUN_DEG, LOW_SUN_DEG, LOW_SUN_SHARE = (18.0, 68.0), (60.0, 82.0), 0.25
+USUAL_SUN_DEG, LOW_SUN_DEG, LOW_SUN_SHARE = (18.0, 68.0), (60.0, 82.0), 0.3
 """Where it stands elsewhere, and over a share of scenes of any ground: in winter clouds too are
 seen by light that came the long way through ozone, which makes them yellow (half of the real
 ones of SEN12MS-CR: red over green above 1.10)."""
