@@ -56,9 +56,10 @@ def _torus(size: Size, cell_px: int = 1) -> Size:
 def _above(field: Field, cover: float) -> Field:
     """How far a field is above the level that a share `cover` of it exceeds; 0 elsewhere."""
     place = (1.0 - cover) * (field.size - 1)
-    below = min(int(place), max(field.size - 2, 0))
+    below = min(int(place), field.size - 2)
     low, high = np.partition(field, (below, below + 1), axis=None)[below : below + 2]
-    return np.maximum(field - (low + np.float32(place - below) * (high - low)), 0.0)
+    above: Field = np.maximum(field - (low + np.float32(place - below) * (high - low)), 0.0)
+    return above
 
 
 def _lognormal(field: Field, mean: float, spread: float) -> Field:

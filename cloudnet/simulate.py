@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,11 @@ class SimulatedScene:
     @property
     def cloud_fraction(self) -> float:
         """Share of cloud among the labelled pixels."""
-        return float((self.label == CLOUD).sum() / max(int((self.label != NO_DATA).sum()), 1))
+        return _cloud_fraction(self.label)
+
+
+def _cloud_fraction(label: NDArray[np.uint8]) -> float:
+    return int((label == CLOUD).sum()) / max(int((label != NO_DATA).sum()), 1)
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,14 @@ def simulate_scene(
     bands: Sequence[str] = BANDS,
     pixel_m: float = 20.0,
     optics: Mapping[str, Band] = SENTINEL2,
+    cover: tuple[float, float] = (0.0, 1.0),
+    attempts: int = 1,
 ) -> SimulatedScene:
     """Draw a scene of `size` (rows, cols); the same seed, the same scene.
 
     Kinds of `GROUNDS` and `CLOUDS` are drawn at random where they are not given; `bands` are of
-    those of the instrument's `optics`.
+    those of the instrument's `optics`. Over the one ground clouds are drawn up to `attempts` times,
+    until their share of the labelled pixels is within `cover`; the nearest to it are taken.
 
     Raises
     ------
@@ -172,7 +179,8 @@ def simulate_scene(
     ground = _drawn(rng, ground, GROUNDS)
     geometry = _sun(rng, ground, pixel_m)
     surface = ground_reflectance(ground, Site(rng, size, geometry, tuple(bands)))
-    layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
+    kind = _drawn(rng, cloud, CLOUDS)
+    layer = cloud_layer(kind, rng, size, geometry.pixel_m)
     weather = _draw_weather(rng, layer, geometry, optics)
     clear = np.empty((*size, len(bands)), np.float32)
     for index, band in enumerate(bands):
@@ -182,6 +190,16 @@ def simulate_scene(
         seen = _blurred(air.clear(surface[index]))
         seen += np.sqrt(_noise_variance(seen, weather.noise)) * normal_values(rng, size)
         clear[..., index] = np.maximum(seen, DARKEST)
+
+    def miss(layer: CloudLayer) -> float:
+        share = _cloud_fraction(_label(clear, layer, bands))
+        return max(cover[0] - share, share - cover[1], 0.0)
+
+    for _ in range(attempts - 1):
+        if miss(layer) == 0.0:
+            break
+        layer = min(layer, cloud_layer(kind, rng, size, geometry.pixel_m), key=miss)
+    weather = replace(weather, layer=layer)
     return _compose(clear, ground, weather, bands, rng)
 
 
@@ -355,17 +373,24 @@ def _shading(layer: CloudLayer, geometry: Geometry, contrast: float) -> Field:
     return shading
 
 
-def _compose(
-    clear: Field, ground: str, weather: _Weather, bands: Sequence[str], rng: np.random.Generator
-) -> SimulatedScene:
-    size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
-    thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
+def _label(clear: Field, layer: CloudLayer, bands: Sequence[str]) -> NDArray[np.uint8]:
+    """Label a layer of cloud over clear ground (rows, cols, bands)."""
+    thickness = layer.thickness[: clear.shape[0], : clear.shape[1]].astype(np.float32)
     thickness_seen = thickness / (HAZE_DOUBT if layer.angstrom > 0.0 else 1.0)
     blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
     label = thickness_label(thickness_seen, blue)
     if layer.angstrom > 0.0:
         label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS / DOUBT)] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
+    return label
+
+
+def _compose(
+    clear: Field, ground: str, weather: _Weather, bands: Sequence[str], rng: np.random.Generator
+) -> SimulatedScene:
+    size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
+    thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
+    label = _label(clear, layer, bands)
     cloudy = clear.astype(np.float32)
     if layer.kind == "none":
         shadow = np.zeros(size, np.bool_)

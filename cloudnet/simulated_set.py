@@ -125,7 +125,7 @@ def planned_scene(
     pixel_m: float = 20.0,
     optics: Mapping[str, Band] = SENTINEL2,
 ) -> SimulatedScene:
-    """Draw the scene whose turn it is: of some draws at most, the nearest to the cover wanted.
+    """Draw the scene whose turn it is, with the nearest of some draws to the cover wanted.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def planned_scene(
     plan
         Kinds of ground and cloud.
     attempts
-        Most draws.
+        Most draws of the clouds.
     pixel_m
         Size of a pixel in metres.
     optics
@@ -148,24 +148,19 @@ def planned_scene(
     turn = plan.turns[index % len(plan.turns)]
     cloud = turn.clouds[index // len(plan.turns) % len(turn.clouds)]
     ground = plan.grounds[(index + index // len(plan.grounds)) % len(plan.grounds)]
-    if ground in WHITE_GROUNDS and (turn.most <= BARELY_CLOUDY or index // 7 % 5 == 0):
-        turn, cloud = plan.turns[0], "none"
-
-    def draw(attempt: int) -> SimulatedScene:
-        state = int(np.random.SeedSequence((*seed, attempt)).generate_state(1)[0])
-        return simulate_scene(
-            state, size, ground=ground, cloud=cloud, bands=bands, pixel_m=pixel_m, optics=optics
-        )
-
-    def miss(scene: SimulatedScene) -> float:
-        return max(turn.least - scene.cloud_fraction, scene.cloud_fraction - turn.most, 0.0)
-
-    best = draw(0)
-    for attempt in range(1, attempts):
-        if miss(best) == 0.0:
-            break
-        best = min(best, draw(attempt), key=miss)
-    return best
+    if ground in WHITE_GROUNDS and turn.most <= BARELY_CLOUDY:
+        cloud = "none"
+    return simulate_scene(
+        int(np.random.SeedSequence((*seed, 0)).generate_state(1)[0]),
+        size,
+        ground=ground,
+        cloud=cloud,
+        bands=bands,
+        pixel_m=pixel_m,
+        optics=optics,
+        cover=(turn.least, turn.most),
+        attempts=attempts,
+    )
 
 
 def _write_geotiff(folder: Path, name: str, scene: SimulatedScene, index: int) -> Path:

@@ -1,68 +1,68 @@
-"""Tiles per second of the input pipeline alone against the training step of the default net."""
+"""Training tiles per second of the recipe on one core: input pipeline, training step, and both."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
-import keras
+import tensorflow as tf
 
-from cloudnet.augment import Augmentation
+from cloudnet import train
 from cloudnet.dataset import open_dataset
-from cloudnet.losses import CloudIoU, CloudLoss
-from cloudnet.model import UNetConfig, build_unet, make_spec
+from cloudnet.mixture import SIMULATION_USES, SIMULATIONS_AT_ONCE
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset
+from cloudnet.recipe import settings_of
 from tests.benchmarks import require_scenes
 
-ROUNDS = 5
-BATCH = 16
-STEPS = 12
+RECIPE = "s2-rgbn"
+ROUNDS = 3
 
 
 def main() -> None:
-    """Print medians of interleaved rounds and the ratio within each."""
-    dataset = open_dataset(require_scenes())
-    tiles = TrainingTiles(dataset.scenes, 224, 1, 0)
-    reader = BlockReader(dataset.scenes)
-    config = UNetConfig()
-    net = build_unet(config, make_spec(config))
-    net.compile(keras.optimizers.AdamW(), loss=CloudLoss(), metrics=[CloudIoU()], jit_compile=False)
-    batches = training_dataset(tiles, reader, Augmentation(), BATCH, range(0, 1))
-    image, target = next(iter(batches))
-    net.train_on_batch(image, target)
+    """Print medians of interleaved rounds, by either clock, and each round's ratio to the step.
 
-    def read() -> tuple[float, float]:
-        count, began = 0, clocks()
-        for part, _ in batches:
-            count += len(part)
-        return rates(count, began)
+    A round is as long as simulated blocks take turns, so that it draws as many as it should.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    dataset, config = open_dataset(require_scenes()), settings_of(RECIPE, {})
+    facts = tuple(train.scene_facts(dataset.scenes).values())
+    tiles = TrainingTiles(
+        dataset.scenes, config.tile_px, config.epoch_tiles, 0, config.mixture, facts
+    )
+    turns = SIMULATIONS_AT_ONCE * SIMULATION_USES / config.mixture.simulated
+    steps = round(turns / config.batch)
+    reader = BlockReader(dataset.scenes, train.CACHE_MB)
+    batches = training_dataset(tiles, reader, config.augmentation, config.batch, range(1000))
+    coming = iter(batches)
+    still = tf.data.Dataset.from_tensors(next(coming)).repeat()
+    net = train._new_net(config, steps)
+    net.fit(still, steps_per_epoch=2, verbose=0)
 
-    def step() -> tuple[float, float]:
-        began = clocks()
-        for _ in range(STEPS):
-            net.train_on_batch(image, target)
-        return rates(STEPS * BATCH, began)
+    def read() -> None:
+        for _ in range(steps):
+            next(coming)
 
-    read()
-    rounds = [(read(), step()) for _ in range(ROUNDS)]
+    def step() -> None:
+        net.fit(still, steps_per_epoch=steps, verbose=0)
+
+    def both() -> None:
+        net.fit(batches, steps_per_epoch=steps, verbose=0)
+
+    def rates(work: Callable[[], None]) -> tuple[float, float]:
+        began = time.perf_counter(), time.process_time()
+        work()
+        wall, processor = time.perf_counter() - began[0], time.process_time() - began[1]
+        return steps * config.batch / wall, steps * config.batch / processor
+
+    read()  # fills the store of scenes
+    rounds = [(rates(read), rates(step), rates(both)) for _ in range(ROUNDS)]
     for clock, name in enumerate(("second", "second of processor time")):
-        reading, training = (statistics.median(r[side][clock] for r in rounds) for side in (0, 1))
-        ratio = statistics.median(r[0][clock] / r[1][clock] for r in rounds)
-        print(
-            f"tiles per {name}: pipeline {reading:.0f}, training step {training:.0f}, "
-            f"ratio {ratio:.1f}"
-        )
-
-
-def clocks() -> tuple[float, float]:
-    """Return the time of day and this process's time on all processors, in seconds."""
-    return time.perf_counter(), time.process_time()
-
-
-def rates(count: int, began: tuple[float, float]) -> tuple[float, float]:
-    """Return tiles per second of either clock."""
-    wall, processor = (now - then for now, then in zip(clocks(), began))
-    return count / wall, count / processor
+        for part, what in enumerate(("pipeline", "training step", "both")):
+            rate = statistics.median(found[part][clock] for found in rounds)
+            ratio = statistics.median(found[part][clock] / found[1][clock] for found in rounds)
+            print(f"tiles per {name}: {what} {rate:.0f}, {ratio:.2f} of the step")
 
 
 if __name__ == "__main__":
