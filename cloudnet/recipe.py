@@ -12,13 +12,13 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=10,
+        epochs=8,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
         keep=LAST,
         name="s2-rgbn",
-        version="1.1.0",
+        version="1.2.0",
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,
