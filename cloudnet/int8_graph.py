@@ -24,9 +24,9 @@ from cloudnet.float_graph import (
     users,
 )
 
-CONTRASTS_LAYER = "normalised"
-"""Layer that turns bands into contrasts: a convolution too, but one whose weights are no result of
-training. It stays in float: its answers are small differences of large numbers."""
+RATIOS_LAYER = "ratios"
+"""Layer of ratios of bands: convolutions too, but ones whose weights are no result of training. They
+stay in float: their answers are small differences of large numbers."""
 
 
 def prepare(model: Proto) -> Proto:
@@ -47,15 +47,23 @@ def prepare(model: Proto) -> Proto:
 
 def layer_names(graph: Proto) -> list[str]:
     """Return the names of the layers of a prepared graph that can be INT8 or kept in float."""
+    fixed = fixed_layers(graph)
     names = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-    return [name for name in names if name != CONTRASTS_LAYER]
+    return [name for name in names if name not in fixed]
+
+
+def fixed_layers(graph: Proto) -> list[str]:
+    """Return the names of the convolutions of a prepared graph that stay in float always."""
+    names = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    return [name for name in names if re.fullmatch(rf"{RATIOS_LAYER}(_\d+)?", name)]
 
 
 def _names_of_layers(graph: Proto) -> dict[str, str]:
     """Return the name of each convolution's layer, by its output.
 
     tf2onnx keeps Keras's name in the path of a node, "…/up0_project_1/BiasAdd", but not where it
-    folds the normalisation: then that of the activation that follows is taken, without "_relu".
+    folds the normalisation: then that of the activation or the sum that follows is taken, without
+    "_relu" or "_add". The second convolution of a layer gets a number.
     """
     readers = users(graph)
     names: dict[str, str] = {}
@@ -64,9 +72,11 @@ def _names_of_layers(graph: Proto) -> dict[str, str]:
             continue
         paths = [node.name, *(user.name for user in readers[node.output[0]])]
         path = next((path for path in paths if "/" in path), node.name)
+        path = path.replace("/batchnorm/", "/")
         name = re.sub(r"_\d+$", "", path.split("/")[-2]) if "/" in path else path
-        name = name.removesuffix("_relu")
-        names[node.output[0]] = node.name if name in names.values() else name
+        name = re.sub(r"_(relu|add|norm)$", "", name)
+        taken = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
+        names[node.output[0]] = f"{name}_{taken + 1}" if taken else name
     return names
 
 

@@ -30,8 +30,8 @@ from cloudnet.confusion import Confusion
 from cloudnet.dataset import DataSet, LabelledScene, Mask
 from cloudnet.errors import ExportError, ModelError
 from cloudnet.files import refuse_existing, whole_file
-from cloudnet.float_graph import Proto, gain
-from cloudnet.int8_graph import CONTRASTS_LAYER, layer_names, prepare, refine, serialise
+from cloudnet.float_graph import Proto, constants, gain, input_chain
+from cloudnet.int8_graph import fixed_layers, layer_names, prepare, refine, serialise
 from cloudnet.mosaic import Probability, Reflectance
 from cloudnet.probe import INT8_ATOL, Probe
 from cloudnet.runtime import (
@@ -309,7 +309,7 @@ class Recipe:
             activation_qType=QuantType.QUInt8,
             tensors_range=self.ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=[CONTRASTS_LAYER, *floats],
+            nodes_to_exclude=[*fixed_layers(self.graph), *floats],
             op_types_to_quantize=QUANTISED_OPS,
             extra_options={"TensorQuantOverrides": self._fixed_ranges()},
         )
@@ -320,14 +320,18 @@ class Recipe:
         return model
 
     def _fixed_ranges(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the range of the input, which is known, and of the logits, which is bounded."""
-        convolutions = [node for node in self.graph.graph.node if node.op_type == "Conv"]
-        clipped, logits = convolutions[0].input[0], convolutions[-1].output[0]
-        bounds: dict[str, NDArray[Any]] = {
-            logits: np.clip(np.ravel(self.ranges[logits].range_value), -LOGITS, LOGITS),
+        """Return the ranges of the input and of ratios, which are known, and that of the logits."""
+        graph = self.graph.graph
+        known = constants(graph)
+        bounds: dict[str, Any] = {
+            node.output[0]: [known[name] for name in node.input[1:]]
+            for node in graph.node
+            if node.op_type == "Clip"
         }
-        if convolutions[0].name != CONTRASTS_LAYER:
-            bounds[clipped] = gain(self.graph.graph) * np.array(self.spec.reflectance_range)
+        if chain := input_chain(graph):
+            bounds[chain[-1].output[0]] = gain(graph) * np.array(self.spec.reflectance_range)
+        logits = [node for node in graph.node if node.op_type == "Conv"][-1].output[0]
+        bounds[logits] = np.clip(np.ravel(self.ranges[logits].range_value), -LOGITS, LOGITS)
         return {
             name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
             for name, (low, high) in bounds.items()
