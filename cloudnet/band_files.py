@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.bands import Valid, as_number, nodata_values, not_nodata
 from cloudnet.cells import CellReader
 from cloudnet.cores import usable_cores
 from cloudnet.errors import SceneError
-from cloudnet.raster import open_raster
+from cloudnet.georeference import pixel_size_m
+from cloudnet.raster import find_mask, open_raster
 from cloudnet.reading import SCALE_HINT, Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.spec import BANDS
@@ -84,12 +86,15 @@ class BandFilesScene(Scene):
             rasters, overviews = [], []
             for file in files:
                 raster, overview = open_raster(
-                    file.label, file.gdal_path, reading.resolution_m, halve=True
+                    file.label, file.gdal_path, reading.resolution_m, halve=True, images_only=True
                 )
                 rasters.append(opened.enter_context(raster))
                 overviews.append(opened.enter_context(overview))
             self._describe(rasters, overviews[0], reading)
             self._smoothed = overviews[0] is not rasters[0]
+            self._rasters = rasters
+            self._masks = [find_mask(raster, [0]) for raster in rasters]
+            self._step = _step(rasters[0], reading.resolution_m) if self._smoothed else 1
             self._opened = opened.pop_all()
         threads = max(usable_cores() // len(BANDS), 1)
         # What is smoothed is read with a halo, see `_numbers`.
@@ -117,25 +122,48 @@ class BandFilesScene(Scene):
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         if not self._smoothed or self._nodata is None:
-            numbers = self._decode(window)
-            return numbers, not_nodata(numbers, self._nodata)
+            numbers, known = self._decode(window)
+            return numbers, known & not_nodata(numbers, self._nodata)
         outer = grown(window, 2 * VOID_PX + SPREAD_PX).clip(self.rows, self.cols)
-        numbers = self._decode(outer)
-        valid = not_smoothed(numbers, self._nodata)
+        numbers, known = self._decode(outer)
+        valid = known & not_smoothed(numbers, self._nodata)
         inner = window.within(outer).slices
         return np.ascontiguousarray(numbers[(slice(None), *inner)]), valid[inner].copy()
 
-    def _decode(self, window: Window) -> NDArray[Any]:
-        """Return the numbers (4, rows, cols) of a window, each band in a thread of its own."""
+    def _decode(self, window: Window) -> tuple[NDArray[Any], Valid]:
+        """Return the numbers (4, rows, cols) of a window, each band in a thread of its own.
+
+        With them, what the files' masks leave in all bands.
+        """
         numbers = np.empty((len(BANDS), window.rows, window.cols), dtype=self.dtype)
+        known = np.ones(numbers.shape[1:], dtype=bool)
         jobs = [self._workers.submit(self._decode_band, i, window, numbers[i]) for i in range(4)]
         for job in jobs:
-            job.result()
-        return numbers
+            if (left := job.result()) is not None:
+                known &= left
+        return numbers, known
 
-    def _decode_band(self, index: int, window: Window, out: NDArray[Any]) -> None:
+    def _decode_band(self, index: int, window: Window, out: NDArray[Any]) -> Valid | None:
         with readable(self._files[index].label):
             self._readers[index].read(window, out)
+            return self._unmasked(index, window)
+
+    def _unmasked(self, index: int, window: Window) -> Valid | None:
+        """Return where the mask of a band's file leaves a window; None where it has none.
+
+        At half resolution: where it leaves all the pixels that one is made of.
+        """
+        raster, band = self._rasters[index], self._masks[index]
+        if band is None:
+            return None
+        step = self._step
+        sides = (window.rows * step, window.cols * step)
+        part = Window(window.row * step, window.col * step, *sides).clip(*raster.shape)
+        place = RasterioWindow(part.col, part.row, part.cols, part.rows)
+        mask = raster.read(band, window=place) if band else raster.read_masks(1, window=place)
+        left = np.ones(sides, dtype=bool)
+        left[: part.rows, : part.cols] = mask != 0
+        return np.asarray(left.reshape(window.rows, step, window.cols, step).all(axis=(1, 3)))
 
     @property
     def kept_bytes(self) -> int:
@@ -183,9 +211,15 @@ def grown(window: Window, px: int) -> Window:
     return Window(window.row - px, window.col - px, window.rows + 2 * px, window.cols + 2 * px)
 
 
+def _step(raster: Any, resolution_m: int | None) -> int:
+    """Return how many pixels of a file lie side by side in one of the resolution."""
+    pixel_m = pixel_size_m(raster.crs, raster.transform, raster.height, raster.width)
+    return 1 if pixel_m is None or resolution_m is None else round(resolution_m / pixel_m)
+
+
 def _check_grid(one: BandFile, first: Any, other: BandFile, raster: Any) -> None:
-    """Raise SceneError unless a band has one layer and the grid of the first."""
-    if raster.count != 1:
+    """Raise SceneError unless a band has one layer, or an alpha band too, and the first's grid."""
+    if raster.count - bool(find_mask(raster, [0])) != 1:
         raise SceneError(
             f"{other.label} holds {raster.count} bands where {other.band} alone is due"
         )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cloudnet.train import TrainConfig
 
 UTM_10M = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5300040.0)
+LOCAL_CRS = 'LOCAL_CS["a quarry",UNIT["metre",1]]'
+"""Of a place that is nowhere on Earth."""
+
 MGRS_LETTERS = "ABCDEFGHJKLMNPQRSTUV"
 
 

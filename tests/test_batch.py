@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from cloudnet import predict_dataset
 from cloudnet.batch import Spread
-from cloudnet.claims import Claim, claim_path
+from cloudnet.claims import TAKEN, Claim, claim_path
 from cloudnet.commands import main
 from cloudnet.errors import CloudnetError, ComparisonError, OutputError
 from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
@@ -177,7 +177,7 @@ def test_what_a_killed_process_left_is_done_anew(
     (tmp_path / "a_cloudmask.tif").write_text("debris")
     (tmp_path / ".a_cloudmask.01234567.part.json").touch()
     (tmp_path / "mine.part.tif").touch()
-    claim_path(tmp_path, "a").touch()
+    claim_path(tmp_path, "a").write_bytes(TAKEN)
     predict_dataset(scenes[:2], tmp_path, net, options=PLAIN)
     assert states(tmp_path) == {"a": DONE, "b": DONE}
     found = contents(tmp_path)
