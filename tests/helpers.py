@@ -110,6 +110,22 @@ def write_scene_tif(
     return path
 
 
+def write_vrt(path: Path, source: Path, size: tuple[int, int], bands: Sequence[str]) -> Path:
+    """Write a file of GDAL's that holds no pixels but takes those of bands of `source`."""
+    parts = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{number}"><Description>{band}</Description>'
+        f"<Scale>0.0001</Scale><SimpleSource><SourceFilename>{source}</SourceFilename>"
+        f"<SourceBand>{number}</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, band in enumerate(bands, start=1)
+    )
+    grid = ", ".join(map(str, UTM_10M.to_gdal()))
+    path.write_text(
+        f'<VRTDataset rasterYSize="{size[0]}" rasterXSize="{size[1]}"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>{grid}</GeoTransform>{parts}</VRTDataset>"
+    )
+    return path
+
+
 def write_mask_tif(
     path: Path, mask: NDArray[Any], *, nodata: float | None = 255, **profile: Any
 ) -> Path:

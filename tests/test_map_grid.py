@@ -74,7 +74,9 @@ def test_another_file_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"s\.npy has no CRS"):
         grid_like(far, MapGrid(3, 4), "s.npy")
     local = MapGrid(3, 4, rasterio.CRS.from_user_input(LOCAL_CRS), UTM_10M)
-    with pytest.raises(OutputError, match=r"far\.tif has a CRS to which that of s\.tif cannot") as it:
+    with pytest.raises(
+        OutputError, match=r"far\.tif has a CRS to which that of s\.tif cannot"
+    ) as it:
         grid_like(far, local, "s.tif")
     assert "\n" not in str(it.value)
     (tmp_path / "text.tif").write_text("no raster")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -119,7 +120,9 @@ def stdin_lines() -> Iterable[str]:
     """Return the lines of standard input, none where it is closed; names of files are any bytes."""
     if sys.stdin is None:
         return ()
-    return click.get_text_stream("stdin", sys.getfilesystemencoding(), "surrogateescape")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
 
 
 def told(mask: Path, share: float | None) -> str:
