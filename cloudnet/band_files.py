@@ -17,12 +17,14 @@ from cloudnet.bands import Valid, as_number, nodata_values, not_nodata
 from cloudnet.cells import CellReader
 from cloudnet.cores import usable_cores
 from cloudnet.errors import SceneError
-from cloudnet.georeference import pixel_size_m
 from cloudnet.raster import find_mask, open_raster
 from cloudnet.reading import SCALE_HINT, Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.spec import BANDS
 from cloudnet.tiles import Window
+
+HAIR = 1e-6
+"""A share of a pixel that is rounding: overviews of odd sizes have sides of 2.01 pixels or so."""
 
 VOID_PX, SPREAD_PX = 1, 2
 """At half resolution: what no data is at least, around a pixel, and how far it reaches out."""
@@ -94,7 +96,8 @@ class BandFilesScene(Scene):
             self._smoothed = overviews[0] is not rasters[0]
             self._rasters = rasters
             self._masks = [find_mask(raster, [0]) for raster in rasters]
-            self._step = _step(rasters[0], reading.resolution_m) if self._smoothed else 1
+            pixel = ~rasters[0].transform @ overviews[0].transform
+            self._steps = (pixel.a, pixel.e)
             self._opened = opened.pop_all()
         threads = max(usable_cores() // len(BANDS), 1)
         # What is smoothed is read with a halo, see `_numbers`.
@@ -156,14 +159,17 @@ class BandFilesScene(Scene):
         raster, band = self._rasters[index], self._masks[index]
         if band is None:
             return None
-        step = self._step
-        sides = (window.rows * step, window.cols * step)
-        part = Window(window.row * step, window.col * step, *sides).clip(*raster.shape)
-        place = RasterioWindow(part.col, part.row, part.cols, part.rows)
+        across, down = self._steps
+        rows = _cells(window.row, window.rows, down, raster.height)
+        cols = _cells(window.col, window.cols, across, raster.width)
+        place = RasterioWindow.from_slices((rows[0][0], rows[1][-1]), (cols[0][0], cols[1][-1]))
         mask = raster.read(band, window=place) if band else raster.read_masks(1, window=place)
-        left = np.ones(sides, dtype=bool)
-        left[: part.rows, : part.cols] = mask != 0
-        return np.asarray(left.reshape(window.rows, step, window.cols, step).all(axis=(1, 3)))
+        masked = mask == 0
+        for axis, (starts, ends) in enumerate((rows, cols)):
+            counts = np.insert(masked.cumsum(axis=axis, dtype=np.int32), 0, 0, axis=axis)
+            begins, stops = starts - starts[0], ends - starts[0]
+            masked = counts.take(stops, axis) > counts.take(begins, axis)
+        return np.asarray(~masked)
 
     @property
     def kept_bytes(self) -> int:
@@ -211,10 +217,14 @@ def grown(window: Window, px: int) -> Window:
     return Window(window.row - px, window.col - px, window.rows + 2 * px, window.cols + 2 * px)
 
 
-def _step(raster: Any, resolution_m: int | None) -> int:
-    """Return how many pixels of a file lie side by side in one of the resolution."""
-    pixel_m = pixel_size_m(raster.crs, raster.transform, raster.height, raster.width)
-    return 1 if pixel_m is None or resolution_m is None else round(resolution_m / pixel_m)
+def _cells(
+    first: int, count: int, step: float, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return starts and ends, in pixels of a file, of pixels that are `step` as large."""
+    edges = np.arange(first, first + count + 1) * step
+    starts = np.floor(edges[:-1] + HAIR).astype(np.int64)
+    ends = np.ceil(edges[1:] - HAIR).astype(np.int64)
+    return starts, np.minimum(ends, length)
 
 
 def _check_grid(one: BandFile, first: Any, other: BandFile, raster: Any) -> None:

@@ -20,7 +20,7 @@ DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 STATES = (DONE, SKIPPED, FAILED)
 
 ESCAPE = "backslashreplace"
-"""How bytes of a file's name that are no UTF-8 are written: as JSON has them, and gives them back."""
+"""How bytes of a file's name that are no UTF-8 are written: JSON gives them back."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from cloudnet.reading import Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.tiles import Window
 
-
 IMAGES = ("GTiff", "JP2", "JPEG2000")
 """GDAL's drivers of files that hold all their pixels; JPEG 2000 has several, JP2OpenJPEG first."""
 
