@@ -187,11 +187,14 @@ def _connect(scheduler: str, jobs: int) -> Iterator[Any]:
 
 
 def _reach(address: str) -> None:
-    """Raise an OSError or a ValueError unless something answers: Dask itself takes long to say."""
+    """Raise an OSError or a ValueError unless Dask answers: itself it takes long to say."""
     found = urlsplit(address)
     if found.scheme not in SCHEMES or not found.hostname or found.port is None:
         raise ValueError("that is no address of one")
-    socket.create_connection((found.hostname, found.port), timeout=ANSWER_S).close()
+    with socket.create_connection((found.hostname, found.port), timeout=ANSWER_S) as asked:
+        # Dask speaks first, and waits without an end for what never does.
+        if found.scheme == "tcp" and not asked.recv(1):
+            raise OSError("it hangs up")
 
 
 _models: dict[str, CloudModel] = {}

@@ -162,7 +162,7 @@ def test_a_scheduler_that_does_not_answer(
 def test_an_address_of_something_else(
     scenes: tuple[Path, ...], net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Dask's own dashboard, whose port is the next one."""
+    """As Dask's own dashboard, whose port is the next one, and which waits to be spoken to."""
     monkeypatch.setattr("cloudnet.cluster.ANSWER_S", 1)
     with serving(tmp_path) as server:
         address = server.address("").replace("http", "tcp").rstrip("/")
