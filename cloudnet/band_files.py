@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.bands import Valid, as_number, nodata_values, not_nodata
 from cloudnet.cells import CellReader
 from cloudnet.cores import usable_cores
 from cloudnet.errors import SceneError
-from cloudnet.raster import open_raster
+from cloudnet.raster import find_mask, open_raster
 from cloudnet.reading import SCALE_HINT, Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.spec import BANDS
 from cloudnet.tiles import Window
+
+HAIR = 1e-6
+"""A share of a pixel that is rounding: overviews of odd sizes have sides of 2.01 pixels or so."""
 
 VOID_PX, SPREAD_PX = 1, 2
 """At half resolution: what no data is at least, around a pixel, and how far it reaches out."""
@@ -84,12 +88,16 @@ class BandFilesScene(Scene):
             rasters, overviews = [], []
             for file in files:
                 raster, overview = open_raster(
-                    file.label, file.gdal_path, reading.resolution_m, halve=True
+                    file.label, file.gdal_path, reading.resolution_m, halve=True, images_only=True
                 )
                 rasters.append(opened.enter_context(raster))
                 overviews.append(opened.enter_context(overview))
             self._describe(rasters, overviews[0], reading)
             self._smoothed = overviews[0] is not rasters[0]
+            self._rasters = rasters
+            self._masks = [find_mask(raster, [0]) for raster in rasters]
+            pixel = ~rasters[0].transform @ overviews[0].transform
+            self._steps = (pixel.a, pixel.e)
             self._opened = opened.pop_all()
         threads = max(usable_cores() // len(BANDS), 1)
         # What is smoothed is read with a halo, see `_numbers`.
@@ -117,25 +125,51 @@ class BandFilesScene(Scene):
 
     def _numbers(self, window: Window) -> tuple[NDArray[Any], Valid]:
         if not self._smoothed or self._nodata is None:
-            numbers = self._decode(window)
-            return numbers, not_nodata(numbers, self._nodata)
+            numbers, known = self._decode(window)
+            return numbers, known & not_nodata(numbers, self._nodata)
         outer = grown(window, 2 * VOID_PX + SPREAD_PX).clip(self.rows, self.cols)
-        numbers = self._decode(outer)
-        valid = not_smoothed(numbers, self._nodata)
+        numbers, known = self._decode(outer)
+        valid = known & not_smoothed(numbers, self._nodata)
         inner = window.within(outer).slices
         return np.ascontiguousarray(numbers[(slice(None), *inner)]), valid[inner].copy()
 
-    def _decode(self, window: Window) -> NDArray[Any]:
-        """Return the numbers (4, rows, cols) of a window, each band in a thread of its own."""
+    def _decode(self, window: Window) -> tuple[NDArray[Any], Valid]:
+        """Return the numbers (4, rows, cols) of a window, each band in a thread of its own.
+
+        With them, what the files' masks leave in all bands.
+        """
         numbers = np.empty((len(BANDS), window.rows, window.cols), dtype=self.dtype)
+        known = np.ones(numbers.shape[1:], dtype=bool)
         jobs = [self._workers.submit(self._decode_band, i, window, numbers[i]) for i in range(4)]
         for job in jobs:
-            job.result()
-        return numbers
+            if (left := job.result()) is not None:
+                known &= left
+        return numbers, known
 
-    def _decode_band(self, index: int, window: Window, out: NDArray[Any]) -> None:
+    def _decode_band(self, index: int, window: Window, out: NDArray[Any]) -> Valid | None:
         with readable(self._files[index].label):
             self._readers[index].read(window, out)
+            return self._unmasked(index, window)
+
+    def _unmasked(self, index: int, window: Window) -> Valid | None:
+        """Return where the mask of a band's file leaves a window; None where it has none.
+
+        At half resolution: where it leaves all the pixels that one is made of.
+        """
+        raster, band = self._rasters[index], self._masks[index]
+        if band is None:
+            return None
+        across, down = self._steps
+        rows = _cells(window.row, window.rows, down, raster.height)
+        cols = _cells(window.col, window.cols, across, raster.width)
+        place = RasterioWindow.from_slices((rows[0][0], rows[1][-1]), (cols[0][0], cols[1][-1]))
+        mask = raster.read(band, window=place) if band else raster.read_masks(1, window=place)
+        masked = mask == 0
+        for axis, (starts, ends) in enumerate((rows, cols)):
+            counts = np.insert(masked.cumsum(axis=axis, dtype=np.int32), 0, 0, axis=axis)
+            begins, stops = starts - starts[0], ends - starts[0]
+            masked = counts.take(stops, axis) > counts.take(begins, axis)
+        return np.asarray(~masked)
 
     @property
     def kept_bytes(self) -> int:
@@ -183,9 +217,19 @@ def grown(window: Window, px: int) -> Window:
     return Window(window.row - px, window.col - px, window.rows + 2 * px, window.cols + 2 * px)
 
 
+def _cells(
+    first: int, count: int, step: float, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return starts and ends, in pixels of a file, of pixels that are `step` as large."""
+    edges = np.arange(first, first + count + 1) * step
+    starts = np.floor(edges[:-1] + HAIR).astype(np.int64)
+    ends = np.ceil(edges[1:] - HAIR).astype(np.int64)
+    return starts, np.minimum(ends, length)
+
+
 def _check_grid(one: BandFile, first: Any, other: BandFile, raster: Any) -> None:
-    """Raise SceneError unless a band has one layer and the grid of the first."""
-    if raster.count != 1:
+    """Raise SceneError unless a band has one layer, or an alpha band too, and the first's grid."""
+    if raster.count - bool(find_mask(raster, [0])) != 1:
         raise SceneError(
             f"{other.label} holds {raster.count} bands where {other.band} alone is due"
         )

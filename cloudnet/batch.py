@@ -17,7 +17,7 @@ from cloudnet.compare import replay_probe
 from cloudnet.errors import CloudnetError, OutputError
 from cloudnet.files import writable_folder
 from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
-from cloudnet.predict import PredictOptions
+from cloudnet.predict import PredictOptions, check_shared
 from cloudnet.runtime import CloudModel, load_model, usable_cores
 from cloudnet.scene import Reading, scene_name
 from cloudnet.scene_list import identity
@@ -98,8 +98,8 @@ def predict_dataset(
     Raises
     ------
     CloudnetError
-        When the model does not pass its comparison, two scenes bear one name, a product is in the
-        way, the folder cannot be written to, or the workers cannot go on.
+        When the model does not pass its comparison, two scenes bear one name or would share a file,
+        a product is in the way, the folder cannot be written to, or the workers cannot go on.
     """
     spread = Spread(jobs, scheduler, skip_existing)
     if not isinstance(model, CloudModel):
@@ -127,10 +127,12 @@ def open_batch(scenes: Iterable[str | Path], model: CloudModel, job: Job, spread
     ModelError
         When the model takes single tiles only.
     OutputError
-        When two scenes bear one name, a product is in the way, or the folder cannot be written to.
+        When two scenes bear one name or would share a file, a product is in the way, or the folder
+        cannot be written to.
     """
     model.require_scenes()
     tasks = _to_tasks(scenes)
+    check_shared(tasks, job.options)
     writable_folder(job.folder)
     batch = Batch(tasks, model, job, spread)
     batch.refuse_existing()

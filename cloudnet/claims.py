@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudnet.errors import OutputError
+from cloudnet.files import remove
 
 if sys.platform != "win32":
     import fcntl
@@ -28,8 +29,12 @@ else:
         msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
 
 
+TAKEN = b"taken\n"
+"""Stands in a claim once its lock is held: nobody has been at a scene whose claim is empty."""
+
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part(\..*)?", re.DOTALL)
-"""Name of a file that `files.whole_file` has not published, and the stem of its product in it."""
+"""Name of what `files.whole_file` has not published, or of a scratch folder, and the stem of its
+product in it."""
 
 
 class Claim:
@@ -56,9 +61,16 @@ class Claim:
             When the folder cannot be written to.
         """
         path = claim_path(folder, name)
-        remains = path.exists()
         try:
             file = _open_locked(path, wait=False)
+            try:
+                remains = file.seek(0, os.SEEK_END) > 0
+                if not remains:
+                    file.write(TAKEN)
+                    file.flush()
+            except BaseException:
+                file.close()
+                raise
         except BlockingIOError:
             return None
         except OSError as error:
@@ -121,11 +133,10 @@ def unpublished(folder: Path) -> frozenset[str]:
 
 
 def sweep(folder: Path, known: Collection[str]) -> None:
-    """Remove the unpublished files of products with these stems."""
+    """Remove the unpublished files and scratch folders of products with these stems."""
     for stem, path in _parts(folder):
         if stem in known:
-            with suppress(OSError):
-                path.unlink()
+            remove(path)
 
 
 def _parts(folder: Path) -> list[tuple[str, Path]]:

@@ -30,6 +30,8 @@ WORKERS_S = 120
 LOOK_S = 5
 """How often the number of workers is looked up."""
 
+SCHEMES = ("tcp", "tls", "ws", "wss")
+
 AHEAD = 2
 """Tasks that the scheduler holds for each thread of its workers, so that none waits for the next;
 the whole archive would be as many futures."""
@@ -163,33 +165,36 @@ def _connect(scheduler: str, jobs: int) -> Iterator[Any]:
     distributed = require("distributed", "scale")
     with ExitStack() as stack:
         address = scheduler
-        if scheduler == LOCAL:
-            cluster = distributed.LocalCluster(
-                n_workers=jobs,
-                threads_per_worker=1,
-                memory_limit=0,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )
-            address = stack.enter_context(cluster).scheduler_address
         try:
+            if scheduler == LOCAL:
+                cluster = distributed.LocalCluster(
+                    n_workers=jobs,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+                address = stack.enter_context(cluster).scheduler_address
             _reach(address)
             client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # what speaks another language there makes Dask raise anything
+            cause = " ".join(f"{error}".split()) or type(error).__name__
             raise BatchError(
-                f"no Dask scheduler answers at {scheduler}; start one with: dask scheduler, "
-                "and give its address, such as tcp://HOST:8786"
+                f"no Dask scheduler answers at {scheduler} ({cause}); start one with: "
+                "dask scheduler, and give its address, such as tcp://HOST:8786"
             ) from error
         yield stack.enter_context(client)
 
 
 def _reach(address: str) -> None:
-    """Raise an OSError or a ValueError unless something answers: Dask itself takes long to say."""
+    """Raise an OSError or a ValueError unless Dask answers: itself it takes long to say."""
     found = urlsplit(address)
-    if not found.hostname or found.port is None:
-        raise ValueError(f"{address} is no address")
-    if found.scheme in ("tcp", "tls"):
-        socket.create_connection((found.hostname, found.port), timeout=ANSWER_S).close()
+    if found.scheme not in SCHEMES or not found.hostname or found.port is None:
+        raise ValueError("that is no address of one")
+    with socket.create_connection((found.hostname, found.port), timeout=ANSWER_S) as asked:
+        # Dask speaks first, and waits without an end for what never does.
+        if found.scheme == "tcp" and not asked.recv(1):
+            raise OSError("it hangs up")
 
 
 _models: dict[str, CloudModel] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,8 +10,10 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
+from cloudnet.cores import usable_cores
 from cloudnet.files import quiet
-from cloudnet.layer import MASK, gdal_errors, read_slabs, reading
+from cloudnet.layer import MASK, read_slabs, reading
+from cloudnet.reading import gdal_errors
 
 Counts: TypeAlias = NDArray[np.int64]
 
@@ -51,7 +52,7 @@ def publish_layer(source: Path, path: Path) -> Counts:
             driver="COG",
             compress="deflate",
             level=DEFLATE_LEVEL,
-            num_threads=os.cpu_count() or 1,
+            num_threads=usable_cores(),
             overview_resampling=resampling,
             bigtiff="if_safer",
         )

@@ -63,11 +63,16 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def remove_leftovers(path: Path) -> None:
     """Remove what a killed process left on its way to `path`; call it under the output's lock."""
     for left in path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}.part*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                left.unlink()
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _scratch(path: Path) -> Path:
@@ -79,6 +84,15 @@ def _cause(error: OSError, folder: Path) -> str:
     if error.strerror is None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
         return os.strerror(errno.ENOSPC)
     return error.strerror or " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+
+
+def is_utf8(path: Path) -> bool:
+    """Tell whether a path's bytes are UTF-8, as rasterio takes them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,6 +117,8 @@ def writable_folder(folder: Path) -> Path:
     OutputError
         When it is a file, or cannot be made or written to.
     """
+    if not is_utf8(folder.absolute()):
+        raise OutputError(f"{folder} has a name that is no UTF-8; give another folder")
     trial = folder / f".{uuid.uuid4().hex[:8]}.part"
     try:
         if folder.exists() and not folder.is_dir():

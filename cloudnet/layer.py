@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # the base of what GDAL raises, nowhere public
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
 from cloudnet.files import quiet
 from cloudnet.map_grid import MapGrid
+from cloudnet.reading import gdal_errors
 from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 
@@ -139,12 +139,3 @@ def write_slabs(
 def as_rasterio(window: Window) -> RasterioWindow:
     """Return a window as rasterio writes it."""
     return RasterioWindow(window.col, window.row, window.cols, window.rows)
-
-
-@contextmanager
-def gdal_errors() -> Iterator[None]:
-    """Turn GDAL's errors, some of which rasterio passes on as they are, into an OSError."""
-    try:
-        yield
-    except CPLE_BaseError as error:
-        raise OSError(error.errmsg) from error

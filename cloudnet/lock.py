@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,16 @@ if sys.platform != "win32":
 
 Holder: TypeAlias = dict[str, str | int]
 
+BEAT_S = 5.0
+"""A holder touches its lock as often."""
+
+LEASE_S = 180.0
+"""A lock of another machine is its holder's as long without a beat. Tracing the outlines of a mask
+keeps every thread of a process from running, and may take a minute."""
+
+LOOK_S = 1.0
+"""How often a lock of another machine is looked at until it beats."""
+
 _held: set[str] = set()
 """Tokens of the locks that this process holds."""
 
@@ -27,8 +39,11 @@ _held: set[str] = set()
 def output_lock(path: Path) -> Iterator[None]:
     """Be the only one to write an output, for the length of the block.
 
-    A file `.NAME.lock` beside the output tells who writes it. One that a dead process of this
-    machine left is taken over (not on Windows); one of another machine is believed.
+    A file `.NAME.lock` beside the output tells who writes it, and is touched every few seconds
+    meanwhile. One that a dead process of this machine left is taken over at once (not on Windows).
+    Of another machine's process nobody here can tell but by its touch: one that was touched within
+    the lease is watched until it is again, and the output refused, or until the lease is over, and
+    the lock taken over.
 
     Parameters
     ----------
@@ -46,10 +61,10 @@ def output_lock(path: Path) -> Iterator[None]:
     try:
         _acquire(path, lock, holder)
         try:
-            yield
+            with _touched(lock):
+                yield
         finally:
-            with suppress(OSError):
-                lock.unlink()
+            _release(lock, holder)
     finally:
         _held.discard(str(holder["token"]))
 
@@ -59,8 +74,72 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
+@contextmanager
+def _touched(lock: Path) -> Iterator[None]:
+    """Touch a lock every few seconds, by the clock of the disk that it is on."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(lock)
+
+    thread = threading.Thread(target=touch, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _release(lock: Path, holder: Holder) -> None:
+    """Take our lock away; one whose lease we let run out may be another's by now."""
+    with suppress(OSError):
+        with lock.open(encoding="utf-8") as file:
+            ours = _read(file).get("token") == holder["token"]
+        if ours:
+            lock.unlink()
+
+
+class _Watch:
+    """What has been seen of the lock of a holder of whom only its touch tells whether it lives."""
+
+    def __init__(self) -> None:
+        self.lives = False
+        self._touched: float | None = None
+        self._age_s = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the lease has run out."""
+        return self._age_s + time.monotonic() - self._began > LEASE_S
+
+    def look(self, lock: Path, touched: float) -> None:
+        """Take in when the lock was touched last."""
+        if self._touched is None:
+            self._age_s = max(_now_beside(lock, touched) - touched, 0.0)
+        elif touched != self._touched:
+            self.lives = True
+        self._touched = touched
+
+
+def _now_beside(lock: Path, otherwise: float) -> float:
+    """Return the time by the clock of the disk that a lock is on."""
+    trial = lock.with_name(f".{uuid4().hex[:8]}.part")
+    try:
+        trial.touch()
+        now = trial.stat().st_mtime
+        trial.unlink()
+    except OSError:
+        return otherwise
+    return now
+
+
 def _acquire(path: Path, lock: Path, holder: Holder) -> None:
     """Make the lock or take it over; where one is given back meanwhile, try again."""
+    watch = _Watch()
     while True:
         try:
             _make(lock, holder)
@@ -70,16 +149,18 @@ def _acquire(path: Path, lock: Path, holder: Holder) -> None:
         except OSError as error:
             raise OutputError(f"{path} cannot be locked: {error.strerror or error}") from error
         try:
-            if _take_over(lock, holder):
+            if _take_over(lock, holder, watch):
                 return
         except FileNotFoundError:
             continue
         except OSError as error:
             raise OutputError(f"{lock} cannot be read: {error.strerror or error}") from error
-        raise OutputError(
-            f"{path} is being written by another process{_named(lock)}; wait for it, or remove "
-            f"{lock} if there is none"
-        )
+        if watch.lives or watch.is_over:
+            raise OutputError(
+                f"{path} is being written by another process{_named(lock)}; wait for it, or remove "
+                f"{lock} if there is none"
+            )
+        time.sleep(LOOK_S)
 
 
 def _make(lock: Path, holder: Holder) -> None:
@@ -93,9 +174,10 @@ def _make(lock: Path, holder: Holder) -> None:
             raise
 
 
-def _take_over(lock: Path, holder: Holder) -> bool:
+def _take_over(lock: Path, holder: Holder, watch: _Watch) -> bool:
     """Put our name into a lock whose process is dead; two that try at once do so in turn."""
     if sys.platform == "win32":
+        watch.lives = True
         return False
     with lock.open("r+", encoding="utf-8") as file:
         try:
@@ -104,7 +186,12 @@ def _take_over(lock: Path, holder: Holder) -> bool:
             return False
         if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
             raise FileNotFoundError(lock)
-        if _alive(_read(file)):
+        other = _read(file)
+        if _is_here(other):
+            watch.lives = _alive(other)
+        else:
+            watch.look(lock, os.fstat(file.fileno()).st_mtime)
+        if watch.lives or not (_is_here(other) or watch.is_over):
             return False
         file.seek(0)
         json.dump(holder, file)
@@ -143,15 +230,18 @@ def _this_process() -> Holder:
     }
 
 
+def _is_here(holder: Holder) -> bool:
+    """Tell whether a lock says that a process of this machine made it."""
+    return isinstance(holder.get("pid"), int) and holder.get("host") == socket.gethostname()
+
+
 def _alive(holder: Holder) -> bool:
-    """Tell whether the process that made a lock may still be at work.
+    """Tell whether the process of this machine that made a lock may still be at work.
 
     A number that the system gave to a later process is told by when that one started; a worker
     that was killed and not yet waited for is dead.
     """
-    pid, host = holder.get("pid"), holder.get("host")
-    if not isinstance(pid, int) or host != socket.gethostname():
-        return True
+    pid = int(holder["pid"])
     if pid == os.getpid():
         return holder.get("token") in _held
     try:

@@ -19,6 +19,9 @@ MANIFEST_NAME = "manifest.jsonl"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 STATES = (DONE, SKIPPED, FAILED)
 
+ESCAPE = "backslashreplace"
+"""How bytes of a file's name that are no UTF-8 are written: JSON gives them back."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -114,7 +117,7 @@ class Manifest:
         OutputError
             When it cannot be written.
         """
-        line = f"{record.to_line()}\n".encode()
+        line = f"{record.to_line()}\n".encode(errors=ESCAPE)
         with self._locked() as file:
             if file.seek(0, os.SEEK_END) and not self._ends_whole(file):
                 line = b"\n" + line
@@ -140,8 +143,9 @@ class Manifest:
             if file.read().count(b"\n") == len(self._records):
                 return
             lines = [f"{record.to_line()}\n" for record in self._records.values()]
-            with whole_file(self.path) as scratch, scratch.open("w", encoding="utf-8") as fresh:
-                fresh.writelines(lines)
+            content = "".join(lines).encode(errors=ESCAPE)
+            with whole_file(self.path) as scratch, scratch.open("wb") as fresh:
+                fresh.write(content)
                 fresh.flush()
                 os.fsync(fresh.fileno())
 
@@ -181,7 +185,7 @@ def _parse(line: bytes) -> Record | None:
     """Return the record of a line; None where it is none of this version's."""
     try:
         values: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not values.keys() >= _FIELDS:
         return None

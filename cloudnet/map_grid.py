@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 
 from cloudnet.errors import OutputError, SceneError
 from cloudnet.files import quiet
 from cloudnet.georeference import pixel_sides_m, unit_m
+from cloudnet.reading import gdal_errors
 from cloudnet.scene import Scene
+
+WGS84 = "EPSG:4326"
+
+TURN = 360.0
+"""Degrees around the Earth."""
 
 SQUARE = 1e-6
 """Axes count as perpendicular where the cosine between them is at most this."""
@@ -80,10 +89,39 @@ class MapGrid:
         return abs(float(self.transform.determinant)) * self.unit_m[0] * self.unit_m[1]
 
     def overlaps(self, other: MapGrid) -> bool:
-        """Tell whether the frames of two grids share a part of the Earth."""
-        left, bottom, right, top = transform_bounds(other.crs, self.crs, *other.bounds)
+        """Tell whether the frames of two grids may share a part of the Earth.
+
+        A frame that reaches past the Earth's edge, as those of geostationary pictures, may.
+        """
+        with gdal_errors():
+            left, bottom, right, top = transform_bounds(other.crs, self.crs, *other.bounds)
+        if not np.isfinite([left, bottom, right, top]).all():
+            return True
         west, south, east, north = self.bounds
-        return bool(left < east and right > west and bottom < north and top > south)
+        turns = (-TURN, 0.0, TURN) if self.crs.is_geographic else (0.0,)
+        right += TURN if right < left else 0.0  # it crosses the antimeridian
+        beside = any(left + turn < east and right + turn > west for turn in turns)
+        return bool(beside and bottom < north and top > south)
+
+    def to_degrees(
+        self, cols: Sequence[float], rows: Sequence[float]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return longitudes and latitudes in WGS 84 of places in pixels.
+
+        Raises
+        ------
+        OSError
+            When the CRS does not tell them, or a place lies past the Earth's edge.
+        """
+        xs, ys = zip(*(self.at(col, row) for col, row in zip(cols, rows)))
+        try:
+            with gdal_errors():
+                longitudes, latitudes = np.asarray(transform(self.crs, WGS84, xs, ys), dtype=float)
+        except RasterioError as error:
+            raise OSError(str(error)) from error
+        if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
+            raise OSError("a place lies past the edge of the Earth")
+        return longitudes, latitudes
 
     def at(self, col: float, row: float) -> tuple[float, float]:
         """Return x and y of a place in pixels; (0, 0) is the upper left corner of the grid."""
@@ -126,8 +164,8 @@ def grid_like(path: Path, scene: MapGrid, name: str) -> MapGrid:
             raise OutputError(f"{file_name} has no CRS; --like takes a scene and a file with one")
     try:
         overlap = grid.overlaps(scene)
-    except (CRSError, RasterioError) as error:
-        raise OutputError(f"{path} has a CRS that {name} cannot be brought to ({error})") from error
+    except (CRSError, RasterioError, OSError) as error:
+        raise OutputError(f"{path} has a CRS to which that of {name} cannot be brought") from error
     if not overlap:
         raise OutputError(f"{path} shows none of the ground of {name}; give --like another file")
     return grid

@@ -18,7 +18,7 @@ from rasterio.warp import transform_geom
 from cloudnet.errors import OutputError, require
 from cloudnet.georeference import METRES_PER_DEGREE
 from cloudnet.layer import reading
-from cloudnet.map_grid import MapGrid
+from cloudnet.map_grid import WGS84, MapGrid
 from cloudnet.spec import CLOUD
 
 Ring: TypeAlias = NDArray[np.float64]
@@ -86,20 +86,28 @@ def write_polygons(mask: Path, path: Path, name: str) -> int:
         return write(path, found, grid.crs, name)
 
 
-def check_vector(path: Path, crs: Any, name: str) -> None:
+def check_vector(path: Path, grid: MapGrid, name: str) -> None:
     """Raise, before any work, where a vector file could not be written.
 
     Raises
     ------
     OutputError
-        When the scene has no CRS.
+        When the grid of a scene of this name has no CRS, or none that the format can do with.
     MissingExtraError
         When pyogrio is not installed.
     """
-    if crs is None:
+    if grid.crs is None:
         raise OutputError(f"{name} has no CRS, which --vector needs; give a georeferenced scene")
     if path.suffix.lower() == ".gpkg":
         require("pyogrio", "vector")
+        return
+    try:
+        grid.to_degrees([grid.cols / 2], [grid.rows / 2])
+    except OSError as error:
+        raise OutputError(
+            f"{name} lies where no longitude and latitude tell it, which --vector geojson needs; "
+            "give --vector gpkg"
+        ) from error
 
 
 def polygons_of(file: Any, grid: MapGrid) -> Iterator[Polygon]:
@@ -180,7 +188,7 @@ def _write_geojson(path: Path, polygons: Iterable[Polygon], crs: Any, name: str)
 
 def _feature(polygon: Polygon, crs: Any) -> dict[str, Any]:
     flat = {"type": "Polygon", "coordinates": [ring.tolist() for ring in polygon.rings]}
-    geometry = dict(transform_geom(crs, "EPSG:4326", flat, precision=DIGITS))
+    geometry = dict(transform_geom(crs, WGS84, flat, precision=DIGITS))
     parts = (
         geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     )

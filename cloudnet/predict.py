@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sized
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,14 +26,14 @@ from cloudnet.layer import MASK, PROBABILITY, open_layer, read_slabs
 from cloudnet.lock import output_lock
 from cloudnet.map_grid import MapGrid, grid_like
 from cloudnet.polygons import check_vector, write_polygons
-from cloudnet.product import VECTOR_FORMATS, Outputs, to_percent, write_summary
+from cloudnet.product import VECTOR_FORMATS, Outputs, is_vector, to_percent, write_summary
 from cloudnet.quicklook import Quicklook
 from cloudnet.refine import Refinement, refine_mask
 from cloudnet.regrid import regrid
 from cloudnet.runtime import CloudModel, to_mask
-from cloudnet.scene import Reading, Scene, open_scene, scene_name
+from cloudnet.scene import Reading, Scene, open_scene
 from cloudnet.spec import CLOUD, NO_DATA
-from cloudnet.stac_item import TITLES, make_item, require_placed
+from cloudnet.stac_item import TITLES, footprint, make_item
 
 GDAL_CACHE_MB = 64
 """GDAL keeps decoded blocks up to this size; its own default, 5 % of the memory, is not bounded."""
@@ -87,7 +86,7 @@ class PredictOptions:
             raise ModelError(f"a threshold lies between 0 and 1, not at {self.threshold}")
         if self.tile_px is not None and self.tile_px < 1:
             raise ModelError(f"a tile has a side of 1 px or more, not {self.tile_px}")
-        if self.vector is not None and self.vector.lower().rpartition(".")[2] not in VECTOR_FORMATS:
+        if self.vector is not None and not is_vector(self.vector):
             raise OutputError(
                 f"--vector {self.vector} is neither gpkg nor geojson, nor a file named so"
             )
@@ -181,27 +180,7 @@ def predict_scene(
     return Prediction(outputs, summary["cloud_share"], summary["valid_share"])
 
 
-def check_outputs(scenes: Sequence[str | Path], folder: Path, options: PredictOptions) -> None:
-    """Check, before any work, that the products of all scenes can go to one folder.
-
-    Raises
-    ------
-    OutputError
-        When two scenes bear one name, or a product is in the way, or all would write one file.
-    """
-    name, times = Counter(map(scene_name, scenes)).most_common(1)[0]
-    if times > 1:
-        alike = " and ".join(str(scene) for scene in scenes if scene_name(scene) == name)
-        raise OutputError(
-            f"{alike} bear one name, so would their products; predict each into its own folder"
-        )
-    check_shared(scenes, options)
-    for scene in scenes:
-        wanted = options.wanted(Outputs(folder, scene_name(scene)))
-        refuse_existing([*wanted.values()], options.overwrite)
-
-
-def check_shared(scenes: Sequence[str | Path], options: PredictOptions) -> None:
+def check_shared(scenes: Sized, options: PredictOptions) -> None:
     """Raise OutputError where several scenes would write their polygons to one file."""
     if len(scenes) > 1 and options.vector not in (None, *VECTOR_FORMATS):
         raise OutputError(
@@ -241,7 +220,7 @@ class SceneJob:
             else grid_like(options.like, self.scene_grid, name)
         )
         if options.vector:
-            check_vector(Outputs(Path(), scene.name).vector(options.vector), self.grid.crs, name)
+            check_vector(Outputs(Path(), scene.name).vector(options.vector), self.grid, name)
         self.acquired = _acquired(scene, options, self.grid) if options.stac else None
 
     def run(
@@ -280,7 +259,8 @@ class SceneJob:
         write_summary(files["summary"], summary)
         if self.acquired is not None:
             parts = {kind: (path, files[kind]) for kind, path in final.items() if kind in TITLES}
-            item = make_item(self.scene.name, self.grid, self.acquired, parts, summary)
+            home = final["stac item"].parent
+            item = make_item(self.scene.name, self.grid, self.acquired, parts, summary, home)
             write_summary(files["stac item"], item)
         return summary
 
@@ -293,7 +273,7 @@ class SceneJob:
     @property
     def tags(self) -> dict[str, str]:
         """What a layer says of itself."""
-        spec, level = self.model.spec, _level(self.scene)
+        spec, level = self.model.spec, self.scene.level
         return {
             "CLOUDNET_VERSION": __version__,
             "MODEL": f"{spec.name} {spec.version}",
@@ -362,24 +342,18 @@ class SceneJob:
             "min_area_m2": refinement.min_area_m2,
             "buffer_m": refinement.buffer_m,
             "like": None if self.options.like is None else self.options.like.name,
-            "level": _level(self.scene),
+            "level": self.scene.level,
             "model": {**self.model.spec.to_dict(), "sha256": self.model.sha256},
             "comparison": self.comparison.to_dict() if self.comparison else None,
             "cloudnet": __version__,
         }
 
 
-def _level(scene: Scene) -> str | None:
-    """Return the processing level, such as "L2A"; None where the scene does not tell."""
-    level = getattr(scene, "level", None)
-    return None if level is None else str(level)
-
-
 def _acquired(scene: Scene, options: PredictOptions, grid: MapGrid) -> datetime:
     """Return when a scene was taken, for its STAC item; the time is never guessed from a name."""
-    require_placed(grid, str(scene.path))
-    acquired = options.acquired or getattr(scene, "acquired", None)
-    if not isinstance(acquired, datetime):
+    footprint(grid, str(scene.path))
+    acquired = options.acquired or scene.acquired
+    if acquired is None:
         raise OutputError(
             f"{scene.path} does not tell when it was taken, which --stac needs; give --datetime, "
             "such as --datetime 2024-05-01T10:30:21Z"

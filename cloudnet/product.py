@@ -83,6 +83,11 @@ class Outputs:
         return Path(wanted)
 
 
+def is_vector(wanted: str) -> bool:
+    """Tell whether a word is a vector format, or a file that bears its suffix."""
+    return wanted in VECTOR_FORMATS or Path(wanted).suffix.lower()[1:] in VECTOR_FORMATS
+
+
 def to_percent(probability: NDArray[np.float32]) -> Layer:
     """Return probability (rows, cols) as whole per cent, 255 where it is NaN."""
     percent = np.full(probability.shape, NO_DATA, dtype=np.uint8)

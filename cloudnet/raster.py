@@ -23,6 +23,9 @@ from cloudnet.reading import Reading, readable
 from cloudnet.scene import Scene
 from cloudnet.tiles import Window
 
+IMAGES = ("GTiff", "JP2", "JPEG2000")
+"""GDAL's drivers of files that hold all their pixels; JPEG 2000 has several, JP2OpenJPEG first."""
+
 
 class RasterScene(Scene):
     """A raster file that GDAL reads, open until closed; for one thread at a time.
@@ -34,12 +37,14 @@ class RasterScene(Scene):
     reading
         What it does not tell.
     gdal_path
-        What GDAL calls it; None: as we do.
+        What GDAL calls it, where it lies elsewhere; None: a path, which is of any kind of GDAL's.
     """
 
     def __init__(self, path: str | Path, reading: Reading, gdal_path: str | None = None) -> None:
         self.path = path
-        file, self._file = open_raster(path, gdal_path or path, reading.resolution_m)
+        file, self._file = open_raster(
+            path, gdal_path or path, reading.resolution_m, images_only=gdal_path is not None
+        )
         try:
             with readable(path):
                 self._describe(file, reading)
@@ -64,7 +69,7 @@ class RasterScene(Scene):
             raise SceneError(f"{self.path} holds complex numbers; a scene holds real ones")
         self.dtype = np.result_type(*kinds)
         self._nodata = nodata_values([source.nodatavals[index] for index in chosen], reading.nodata)
-        self._mask_band = _find_mask(source, chosen)
+        self._mask_band = find_mask(source, chosen)
         scales = np.array([source.scales[index] for index in chosen])
         offsets = np.array([source.offsets[index] for index in chosen])
         self._set_scaling(reading, scales, offsets)
@@ -83,7 +88,7 @@ class RasterScene(Scene):
         self._file.close()
 
 
-def _find_mask(source: Any, chosen: Sequence[int]) -> int | None:
+def find_mask(source: Any, chosen: Sequence[int]) -> int | None:
     """Return the number of the alpha band, 0 for a mask beside the bands, None for neither.
 
     GDAL's own masks would not do: it gives one of nodata, mask and alpha and drops the others,
@@ -97,12 +102,20 @@ def _find_mask(source: Any, chosen: Sequence[int]) -> int | None:
 
 
 def open_raster(
-    name: str | Path, gdal_path: str | Path, resolution_m: int | None, *, halve: bool = False
+    name: str | Path,
+    gdal_path: str | Path,
+    resolution_m: int | None,
+    *,
+    halve: bool = False,
+    images_only: bool = False,
 ) -> tuple[Any, Any]:
     """Open a raster file, and what has its pixels at a resolution, which may be the file itself.
 
     Else it is an overview, or, with `halve` and where there is none, a view that takes the mean of
     four pixels. Both have pixels and a grid; what else there is to know of them, the file tells.
+
+    With `images_only` it is a GeoTIFF or JPEG 2000: what comes from elsewhere may not be of a kind,
+    such as GDAL's VRT, that takes its pixels from any other file of this machine.
 
     Raises
     ------
@@ -112,6 +125,10 @@ def open_raster(
     with readable(name), quiet(NotGeoreferencedWarning):
         file = rasterio.open(gdal_path)
         try:
+            if images_only and not file.driver.startswith(IMAGES):
+                raise SceneError(
+                    f"{name} is of GDAL's kind {file.driver}; a GeoTIFF or JPEG 2000 is due there"
+                )
             level = overview_level(name, file, resolution_m, halve=halve)
             if level is None:
                 return file, _halved(file)

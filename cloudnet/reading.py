@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # the base of what GDAL raises, nowhere public
 from rasterio.errors import RasterioError
 
 from cloudnet.errors import SceneError
@@ -78,6 +79,15 @@ def readable(name: str | Path) -> Iterator[None]:
             else "is no readable image, or is cut short"
         )
         raise SceneError(f"{name} {broken} ({cause}); get the file again") from error
+
+
+@contextmanager
+def gdal_errors() -> Iterator[None]:
+    """Turn GDAL's errors, some of which rasterio passes on as they are, into an OSError."""
+    try:
+        yield
+    except CPLE_BaseError as error:
+        raise OSError(error.errmsg) from error
 
 
 def read_time(text: str) -> datetime | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudnet.errors import SceneError
+from cloudnet.files import is_utf8
 from cloudnet.georeference import pixel_size_m
 from cloudnet.reading import SCALE_HINT, is_address, readable
 from cloudnet.reading import Reading as Reading
@@ -212,6 +213,13 @@ class Scene(ABC):
         self.scale = scale if reading.scale is None else np.full(len(scale), reading.scale)
         self.offset = offset if reading.offset is None else np.full(len(offset), reading.offset)
         self.units_told = bool(told) and not by_user
+        usable = np.isfinite(self.scale) & (self.scale > 0) & np.isfinite(self.offset)
+        if not usable.all():
+            band = int(np.argmin(usable))
+            raise SceneError(
+                f"{self.path} says scale {self.scale[band]:g}, offset {self.offset[band]:g}, which "
+                f"give no reflectance; {SCALE_HINT}"
+            )
 
     def check_plausible(self) -> None:
         """Raise SceneError where a sample of the scene fits no reflectance (contract 7)."""
@@ -294,6 +302,8 @@ def _open(source: Any, reading: Reading) -> Scene:
     path = Path(source)
     if not path.exists():
         raise SceneError(f"{path} does not exist")
+    if not is_utf8(path.absolute()):
+        raise SceneError(f"{path} has a name that is no UTF-8, which GDAL cannot open; rename it")
     if path.is_dir() or path.suffix.lower() in (".zip", ".xml"):
         from cloudnet.safe import open_product
 

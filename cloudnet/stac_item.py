@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.warp import transform as transform_points
 
 from cloudnet._version import __version__
 from cloudnet.errors import OutputError
@@ -65,6 +65,7 @@ def make_item(
     acquired: datetime,
     files: Mapping[str, tuple[Path, Path]],
     summary: Mapping[str, Any],
+    home: Path,
 ) -> dict[str, Any]:
     """Return the STAC item of a scene's products as JSON types.
 
@@ -80,13 +81,15 @@ def make_item(
         By kind: where the file will lie, and where its content is now.
     summary
         Of the scene.
+    home
+        Folder of the item, from which addresses of files start.
 
     Notes
     -----
     STAC 1.1.0 with the extensions named in `EXTENSIONS`; `eo:cloud_cover` is a share of the valid
     pixels of the mask, and left out where there is none.
     """
-    ring = footprint(grid)
+    ring = footprint(grid, name)
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -97,31 +100,36 @@ def make_item(
         "properties": _properties(name, grid, acquired, summary),
         "links": [],
         "assets": {
-            kind: _asset(kind, final, content, grid) for kind, (final, content) in files.items()
+            kind: {"href": _href(final, home), **_asset(kind, final, content, grid)}
+            for kind, (final, content) in files.items()
         },
     }
 
 
-def require_placed(grid: MapGrid, name: str) -> None:
-    """Raise OutputError where a scene does not say where it lies."""
-    if grid.crs is None or grid.transform is None:
-        raise OutputError(f"{name} has no CRS, which --stac needs; give a georeferenced scene")
-
-
-def footprint(grid: MapGrid) -> list[list[float]]:
+def footprint(grid: MapGrid, name: str) -> list[list[float]]:
     """Return the outline of a grid in longitude and latitude of WGS 84, counterclockwise, closed.
 
     The antimeridian is crossed by longitudes beyond 180 degrees.
+
+    Raises
+    ------
+    OutputError
+        When the grid, whose scene has this name, does not tell where on Earth it lies.
     """
+    if grid.crs is None or grid.transform is None:
+        raise OutputError(f"{name} has no CRS, which --stac needs; give a georeferenced scene")
     steps = np.arange(EDGE_POINTS) / EDGE_POINTS
     left, down = steps * 0.0, steps * grid.rows
     across = steps * grid.cols
     cols = np.r_[left, across, left + grid.cols, grid.cols - across]
     rows = np.r_[down, left + grid.rows, grid.rows - down, left]
-    xs, ys = zip(*(grid.at(col, row) for col, row in zip(cols.tolist(), rows.tolist())))
-    longitudes, latitudes = (
-        np.asarray(values) for values in transform_points(grid.crs, "EPSG:4326", xs, ys)
-    )
+    try:
+        longitudes, latitudes = grid.to_degrees(cols.tolist(), rows.tolist())
+    except OSError as error:
+        raise OutputError(
+            f"{name} has an outline that longitudes and latitudes cannot tell, which --stac needs; "
+            "leave it out, or give a scene in another CRS"
+        ) from error
     longitudes = np.unwrap(longitudes, period=360.0)
     points = np.round(np.stack([longitudes, latitudes], axis=1), DIGITS)
     turn = longitudes * np.roll(latitudes, -1) - np.roll(longitudes, -1) * latitudes
@@ -161,12 +169,20 @@ def _properties(
     return {key: value for key, value in properties.items() if value is not None or key == nullable}
 
 
+def _href(file: Path, home: Path) -> str:
+    """Return the address of a file, relative to the item where they share a disk."""
+    try:
+        relative = Path(os.path.relpath(file, home)).as_posix()
+    except ValueError:  # on Windows, another drive
+        return file.absolute().as_uri()
+    return relative if relative.startswith("../") else f"./{relative}"
+
+
 def _asset(kind: str, final: Path, content: Path, grid: MapGrid) -> dict[str, Any]:
     title, roles = TITLES[kind]
     with content.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     asset = {
-        "href": f"./{final.name}",
         "type": TYPES[final.suffix.lower()],
         "title": title,
         "roles": roles,

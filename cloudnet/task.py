@@ -17,7 +17,7 @@ from cloudnet.compare import Comparison, replay_probe
 from cloudnet.errors import BatchError, CloudnetError
 from cloudnet.files import writable_folder
 from cloudnet.predict import PredictOptions, predict_scene
-from cloudnet.product import Outputs
+from cloudnet.product import VECTOR_FORMATS, Outputs
 from cloudnet.runtime import CloudModel, load_model
 from cloudnet.scene import Reading
 
@@ -118,15 +118,19 @@ def make_job(
     options: PredictOptions,
     reading: Reading | None,
 ) -> Job:
-    """Return the job of a model that was compared here, its threshold written out."""
+    """Return the job of a model that was compared here, its threshold and paths written out."""
     threshold = options.threshold or model.spec.threshold
+    like = None if options.like is None else options.like.absolute()
+    vector = options.vector
+    if vector not in (None, *VECTOR_FORMATS):
+        vector = str(Path(vector).absolute())
     return Job(
         model=model.path.absolute(),
         content=model.path.read_bytes(),
         sha256=model.sha256,
         comparison=comparison,
         folder=folder.absolute(),
-        options=replace(options, threshold=threshold),
+        options=replace(options, threshold=threshold, like=like, vector=vector),
         reading=reading or Reading(),
         threads=None,
         versions=versions(),

@@ -35,7 +35,7 @@ def parse_xml(content: bytes, name: str) -> Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:
         raise SceneError(f"{name} is no well-formed XML ({error}); get the file again") from error
     return builder.close()
 

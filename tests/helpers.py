@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cloudnet.train import TrainConfig
 
 UTM_10M = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5300040.0)
+LOCAL_CRS = 'LOCAL_CS["a quarry",UNIT["metre",1]]'
+"""Of a place that is nowhere on Earth."""
+
 MGRS_LETTERS = "ABCDEFGHJKLMNPQRSTUV"
 
 
@@ -104,6 +107,22 @@ def write_scene_tif(
             target.colorinterp = tuple(colorinterp)
         if mask is not None:
             target.write_mask(mask)
+    return path
+
+
+def write_vrt(path: Path, source: Path, size: tuple[int, int], bands: Sequence[str]) -> Path:
+    """Write a file of GDAL's that holds no pixels but takes those of bands of `source`."""
+    parts = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{number}"><Description>{band}</Description>'
+        f"<Scale>0.0001</Scale><SimpleSource><SourceFilename>{source}</SourceFilename>"
+        f"<SourceBand>{number}</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, band in enumerate(bands, start=1)
+    )
+    grid = ", ".join(map(str, UTM_10M.to_gdal()))
+    path.write_text(
+        f'<VRTDataset rasterYSize="{size[0]}" rasterXSize="{size[1]}"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>{grid}</GeoTransform>{parts}</VRTDataset>"
+    )
     return path
 
 

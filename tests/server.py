@@ -24,6 +24,8 @@ class Server(ThreadingHTTPServer):
         Answer everything with this code where it is not None.
     most_bytes
         Break off after so many bytes of an answer.
+    breaks_after
+        Answer with nothing once so many bytes were sent.
     asked
         The path and the range of each request.
     """
@@ -36,6 +38,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.status: int | None = None
         self.most_bytes: int | None = None
+        self.breaks_after: int | None = None
         self.asked: list[tuple[str, str]] = []
         self.sent = 0
 
@@ -74,6 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.server.most_bytes is not None and len(content) > self.server.most_bytes:
             content = content[: self.server.most_bytes]
+            self.close_connection = True
+        if self.server.breaks_after is not None and self.server.sent >= self.server.breaks_after:
+            content = b""
             self.close_connection = True
         if self.command == "GET":
             self.server.sent += len(content)

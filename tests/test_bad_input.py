@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
@@ -18,8 +22,12 @@ import rasterio
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from cloudnet import remote
 from cloudnet.commands import main
 from cloudnet.layer import LayerWriter
+from cloudnet.lock import lock_path
+from cloudnet.product import Outputs
+from cloudnet.reading import is_address
 from cloudnet.runtime import PROBE_KEY
 from cloudnet.spec import SPEC_KEY
 from tests.helpers import (
@@ -30,8 +38,20 @@ from tests.helpers import (
     write_scene_npy,
     write_scene_tif,
 )
+from tests.products import (
+    L2A_AFTER,
+    Kind,
+    lopsided_numbers,
+    stac_item,
+    write_jp2,
+    write_safe,
+    write_stac,
+    zip_product,
+)
+from tests.server import serving
 from tests.test_compare import tampered, with_answers, with_spec
 from tests.test_runtime import write_graph
+from tests.test_safe import lie
 
 ROOT = Path(__file__).parents[1]
 
@@ -432,7 +452,143 @@ OPTIONS = {
     ),
 }
 
-TABLE = {**IMAGES, **SETS, **MODELS, **OUTPUTS, **OPTIONS}
+
+def item_of(place: Place, band: dict[str, float] | None, *, scale: float = 1.0) -> Path:
+    """Write a STAC item of four assets."""
+    for name, part in zip(COMMON_NAMES, np.moveaxis(lopsided_scene(8, 9) * scale, 2, 0)):
+        values = part[..., np.newaxis].astype(np.float32)
+        write_scene_tif(place.folder / f"{name}.tif", values, scale=None, descriptions=None)
+    made = stac_item({name: f"{name}.tif" for name in COMMON_NAMES}, band)
+    return write_stac(place.folder / "bad.json", made)
+
+
+COMMON_NAMES = ("red", "green", "blue", "nir")
+GONE = "http://127.0.0.1:9/bad.tif"
+
+
+def product(place: Place, kind: Kind = L2A_AFTER, side: int = 64) -> Path:
+    return write_safe(place.folder, lopsided_numbers(side, side), kind)
+
+
+def band_of(place: Place, band: str) -> Path:
+    return product(place) / f"{L2A_AFTER.image(band)}.jp2"
+
+
+def of_product(path: Path) -> Path:
+    """Return the product's folder of a band file in it."""
+    return path.parents[4]
+
+
+def without_band(place: Place) -> Path:
+    band = band_of(place, "B08")
+    band.unlink()
+    return of_product(band)
+
+
+def with_band_of_another_size(place: Place) -> Path:
+    band = band_of(place, "B08")
+    write_jp2(band, lopsided_numbers(4, 5)[..., 3])
+    return of_product(band)
+
+
+def with_two_granules(place: Place) -> Path:
+    granule = band_of(place, "B08").parents[2]
+    shutil.copytree(granule, granule.with_name("L2A_T33UUQ_A041564_20230607T100601"))
+    return granule.parents[1]
+
+
+def with_cut_band(place: Place) -> Path:
+    return of_product(cut(band_of(place, "B02"), 0.9))
+
+
+def with_metadata(place: Place, change: Callable[[str], str]) -> Path:
+    folder = product(place)
+    path = folder / L2A_AFTER.metadata
+    path.write_text(change(path.read_text()))
+    return folder
+
+
+def with_external_entity(xml: str) -> str:
+    head, _, body = xml.partition("\n")
+    return f'{head}<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>{body}'
+
+
+def zipped(place: Place) -> Path:
+    return zip_product(product(place), place.folder / "bad.zip")
+
+
+def zip_that_leaves(place: Place) -> Path:
+    archive = zipped(place)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("../bad", b"x")
+    return archive
+
+
+def zip_that_lies(place: Place) -> Path:
+    archive = zipped(place)
+    lie(archive, "_B02_10m.jp2", 10**6)
+    return archive
+
+
+def locked(place: Place) -> Words:
+    """Make the lock that a process which lives holds: the one that started this one."""
+    place.out.mkdir()
+    holder = {"pid": os.getppid(), "host": socket.gethostname(), "started": "", "token": "x"}
+    lock_path(Outputs(place.out, "scene00").mask).write_text(json.dumps(holder))
+    return predict(place, place.scene)
+
+
+PRODUCTS = {
+    "product without a band": Bad(
+        lambda p: predict(p, without_band(p)), "lacks GRANULE/.*_B08_10m.jp2, .*; get it again"
+    ),
+    "product with a band of another size": Bad(
+        lambda p: predict(p, with_band_of_another_size(p)),
+        "has 4 x 5 pixels where B04 has 64 x 64 pixels; get the product again",
+    ),
+    "product of two granules": Bad(
+        lambda p: predict(p, with_two_granules(p)), "holds 2 granules .*; give each in a product"
+    ),
+    "product with a truncated band": Bad(
+        lambda p: predict(p, with_cut_band(p)), "_B02_10m.jp2 .* cut short .*; get the file again"
+    ),
+    "product with malformed metadata": Bad(
+        lambda p: predict(p, with_metadata(p, lambda xml: xml[:-40])), "no well-formed XML"
+    ),
+    "product with an external entity": Bad(
+        lambda p: predict(p, with_metadata(p, with_external_entity)), "declares a document type"
+    ),
+    "product of another mission": Bad(
+        lambda p: predict(p, product(p, replace(L2A_AFTER, mission="Landsat-8"))),
+        "is of Landsat-8; give a product of Sentinel-2",
+    ),
+    "product to describe": Bad(
+        lambda p: ["info", without_band(p)], "lacks GRANULE/.*_B08_10m.jp2, .*; get it again"
+    ),
+    "zip with a path that leaves": Bad(
+        lambda p: predict(p, zip_that_leaves(p)), r"'\.\./bad' in it leads out of the folder"
+    ),
+    "zip that unpacks to more than it says": Bad(
+        lambda p: predict(p, zip_that_lies(p)), "unpack to 1000000, which cannot be; get the zip"
+    ),
+    "zip cut short": Bad(lambda p: predict(p, cut(zipped(p))), "bad.zip cannot be unpacked"),
+    "address that does not answer": Bad(
+        lambda p: ["predict", GONE, "-m", p.model, "-o", p.out],
+        f"{GONE} does not answer .*; check the address",
+    ),
+    "item without scale": Bad(
+        lambda p: predict(p, item_of(p, None, scale=100.0)), "fit no reflectance; give --scale"
+    ),
+    "item whose scale is none": Bad(
+        lambda p: predict(p, item_of(p, {"scale": 0.0, "offset": 0.0})),
+        "says scale 0, offset 0, which give no reflectance; give --scale",
+    ),
+    "output that another process writes": Bad(
+        locked, "scene00_cloudmask.tif is being written by another process .*; wait for it"
+    ),
+}
+
+TABLE = {**IMAGES, **SETS, **PRODUCTS, **MODELS, **OUTPUTS, **OPTIONS}
 
 
 @pytest.fixture
@@ -468,10 +624,25 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(place: Place, what: str)
     assert result.exit_code == bad.exit_code
     sentence = sentence_of(result)
     assert re.search(bad.says, sentence)
-    files = [str(word) for word in words if isinstance(word, Path)]
+    files = [str(word) for word in words if isinstance(word, Path) or is_address(word)]
     assert what in OPTIONS or any(path in sentence for path in files)
     for path, content in before.items():
         assert contents(path) == content
+
+
+def test_an_address_that_breaks_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudnet.remote.WAIT_S", 0.0)
+    monkeypatch.setitem(remote.GDAL_SETTINGS, "retry_delay", "0.01")
+    values = np.random.default_rng(1).random((400, 400, 4)).astype(np.float32)
+    write_scene_tif(place.folder / "scene.tif", values)
+    before = contents(place.folder)
+    with serving(place.folder) as server:
+        server.breaks_after = 200_000
+        address = server.address("scene.tif")
+        result = run(["predict", address, "-m", place.model, "-o", place.out])
+    assert result.exit_code == 2
+    assert re.search(r"scene\.tif broke off, .*; get the file again", sentence_of(result))
+    assert contents(place.folder) == before
 
 
 def test_no_room_to_write(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

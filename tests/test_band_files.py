@@ -215,8 +215,8 @@ def test_files_are_closed_when_a_scene_is_refused(
     opened = []
     original = band_files.open_raster
 
-    def spy(*arguments: Any, halve: bool) -> Any:
-        opened.append(original(*arguments, halve=halve))
+    def spy(*arguments: Any, **settings: Any) -> Any:
+        opened.append(original(*arguments, **settings))
         return opened[-1]
 
     monkeypatch.setattr(band_files, "open_raster", spy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,13 @@ from click.testing import CliRunner, Result
 
 from cloudnet import predict_dataset
 from cloudnet.batch import Spread
-from cloudnet.claims import Claim, claim_path
+from cloudnet.claims import TAKEN, Claim, claim_path
 from cloudnet.commands import main
 from cloudnet.errors import CloudnetError, ComparisonError, OutputError
+from cloudnet.lock import lock_path
 from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
 from cloudnet.predict import PredictOptions
+from cloudnet.product import Outputs
 from cloudnet.shipped import find_model
 from tests.helpers import cloudy_scene, write_scene_tif
 from tests.test_compare import tampered
@@ -177,7 +181,7 @@ def test_what_a_killed_process_left_is_done_anew(
     (tmp_path / "a_cloudmask.tif").write_text("debris")
     (tmp_path / ".a_cloudmask.01234567.part.json").touch()
     (tmp_path / "mine.part.tif").touch()
-    claim_path(tmp_path, "a").touch()
+    claim_path(tmp_path, "a").write_bytes(TAKEN)
     predict_dataset(scenes[:2], tmp_path, net, options=PLAIN)
     assert states(tmp_path) == {"a": DONE, "b": DONE}
     found = contents(tmp_path)
@@ -255,6 +259,53 @@ def test_the_command_takes_a_list_on_standard_input(
     result = run("-", "-m", net, "-o", tmp_path, input=listed)
     assert (result.exit_code, result.stderr) == (0, "")
     assert states(tmp_path) == {"c": DONE}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_a_name_that_is_no_utf_8_is_a_sentence_of_its_scene(
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npy"))
+    np.save(odd, np.ones((4, 5, 4), np.float32))
+    listed = os.fsencode(f"{odd}\n{scenes[2]}\n")
+    result = run("-", "-m", net, "-o", tmp_path / "out", input=listed)
+    assert result.exit_code == 1, result.exception
+    assert "has a name that is no UTF-8" in result.stderr.splitlines()[0]
+    assert states(tmp_path / "out") == {odd.stem: FAILED, "c": DONE}
+    result = run(scenes[2], "-m", net, "-o", odd.with_suffix(""))
+    assert result.exit_code == 2
+    assert "no UTF-8; give another folder" in result.stderr
+
+
+def test_standard_input_that_is_closed_names_no_scene(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("cloudnet.commands.predict")
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stdin=None))
+    result = run("-", "-m", net, "-o", tmp_path / "out")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "the list on standard input names no scene" in result.stderr
+
+
+def test_one_vector_file_for_several_scenes_stops_before_work(
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path
+) -> None:
+    options = PredictOptions(vector=str(tmp_path / "all.geojson"))
+    with pytest.raises(OutputError, match="one file for 2 scenes"):
+        predict_dataset(scenes[:2], tmp_path / "out", net, options=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lock_that_a_dead_worker_of_another_machine_left_is_waited_out(
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudnet.lock.LEASE_S", 0.3)
+    monkeypatch.setattr("cloudnet.lock.LOOK_S", 0.05)
+    holder = {"pid": 1, "host": "elsewhere", "started": "", "token": "x"}
+    lock_path(Outputs(tmp_path, "a").mask).write_text(json.dumps(holder))
+    predict_dataset(scenes[:1], tmp_path, net, options=PLAIN)
+    assert states(tmp_path) == {"a": DONE}
+    assert len(contents(tmp_path)) == 2
 
 
 def test_one_scene_is_as_ever(

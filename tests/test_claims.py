@@ -58,6 +58,14 @@ def test_a_claim_that_is_left_tells_of_remains(tmp_path: Path) -> None:
     second.release()
 
 
+def test_a_claim_that_nobody_got_hold_of_tells_of_no_remains(tmp_path: Path) -> None:
+    """A process was killed between making the file and locking it."""
+    claim_path(tmp_path, "a").touch()
+    claim = Claim.take(tmp_path, "a")
+    assert claim and not claim.remains
+    claim.release()
+
+
 def test_what_is_unpublished_is_swept_and_nothing_else(tmp_path: Path) -> None:
     """The name of one scene may begin with that of another."""
     ours, other = tmp_path / "a_mask.tif", tmp_path / "a_b_mask.tif"
@@ -66,6 +74,9 @@ def test_what_is_unpublished_is_swept_and_nothing_else(tmp_path: Path) -> None:
         scratch.touch()
         elsewhere.touch()
         scratch.with_name(f"{scratch.name}.aux.xml").touch()
+        killed = tmp_path / ".a_mask.0123abcd.part"
+        killed.mkdir()
+        (killed / "layer.tif").touch()
         assert unpublished(tmp_path) == {"a_mask", "a_b_mask"}
         sweep(tmp_path, stems([ours]))
         assert sorted(tmp_path.iterdir()) == sorted([ours, elsewhere])

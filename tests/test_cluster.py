@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,12 +12,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import Affine
 
 from cloudnet import predict_dataset
 from cloudnet.errors import BatchError, ComparisonError
 from cloudnet.manifest import DONE, FAILED, Record
+from cloudnet.predict import PredictOptions
 from cloudnet.task import Job
+from tests.helpers import UTM_10M, write_scene_tif
+from tests.server import serving
 from tests.test_batch import ROOT, bad, contents, net, scenes, write_one
 from tests.test_compare import tampered
 from tests.test_workers import job
@@ -83,6 +90,26 @@ def test_a_cluster_makes_the_same_bytes(
     assert contents(tmp_path / "one") == contents(tmp_path / "dask")
 
 
+def test_paths_are_those_of_the_command(
+    cluster: tuple[str, list[int]],
+    scenes: tuple[Path, ...],
+    net: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The workers were started in another folder."""
+    values = np.zeros((9, 8, 4), np.float32)
+    write_scene_tif(tmp_path / "like.tif", values, transform=UTM_10M @ Affine.scale(5))
+    shutil.copy(scenes[0], tmp_path / "a.tif")
+    monkeypatch.chdir(tmp_path)
+    options = PredictOptions(like=Path("like.tif"), vector="clouds.geojson", quicklook=False)
+    (record,) = predict_dataset(["a.tif"], "out", net, options=options, scheduler=cluster[0])
+    assert record.error is None
+    with rasterio.open(tmp_path / "out" / "a_cloudmask.tif") as file:
+        assert file.shape == (9, 8)
+    assert (tmp_path / "clouds.geojson").exists()
+
+
 def test_a_worker_on_which_the_model_says_something_else_ends_the_run(
     cluster: tuple[str, list[int]], job: Job, scenes: tuple[Path, ...], net: Path
 ) -> None:
@@ -119,10 +146,26 @@ def test_a_dead_workers_scenes_are_done_by_others(
     assert not [name for name in contents(out) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://nowhere.invalid:8786"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "nonsense", "ucx://127.0.0.1:9", "tcp://nowhere.invalid:8786"]
+)
 def test_a_scheduler_that_does_not_answer(
     scenes: tuple[Path, ...], net: Path, tmp_path: Path, address: str
 ) -> None:
-    with pytest.raises(BatchError, match=f"no Dask scheduler answers at {address}; start one"):
+    with pytest.raises(
+        BatchError, match=rf"no Dask scheduler answers at {address} \(.+\); start one"
+    ):
         predict_dataset(scenes, tmp_path / "out", net, scheduler=address)
     assert contents(tmp_path / "out") == {}
+
+
+def test_an_address_of_something_else(
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dask's own dashboard, whose port is the next one, and which waits to be spoken to."""
+    monkeypatch.setattr("cloudnet.cluster.ANSWER_S", 1)
+    with serving(tmp_path) as server:
+        address = server.address("").replace("http", "tcp").rstrip("/")
+        with pytest.raises(BatchError, match=rf"no Dask scheduler answers at {address} \(") as it:
+            predict_dataset(scenes, tmp_path / "out", net, scheduler=address)
+    assert "\n" not in str(it.value)

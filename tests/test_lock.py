@@ -7,7 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -109,21 +112,92 @@ def test_an_earlier_process_of_our_own_number_is_dead(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"pid": "x"}'])
-def test_a_lock_that_tells_nothing_is_believed(tmp_path: Path, content: str) -> None:
-    """It may be just being made."""
-    lock_path(tmp_path / "mask.tif").write_text(content)
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats and a lease that tests can wait for."""
+    monkeypatch.setattr("cloudnet.lock.BEAT_S", 0.1)
+    monkeypatch.setattr("cloudnet.lock.LOOK_S", 0.05)
+    monkeypatch.setattr("cloudnet.lock.LEASE_S", 1.0)
+
+
+@contextmanager
+def beating(lock: Path) -> Iterator[None]:
+    """Touch a lock as its holder on another machine does."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(0.1):
+            os.utime(lock)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+UNTOLD = ["", "no JSON", "[]", '{"pid": "x"}', '{"pid": 1, "host": "elsewhere", "token": "x"}']
+"""Locks of which this machine cannot tell whether their process lives; one is just being made."""
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("content", UNTOLD)
+def test_a_lock_that_beats_is_believed(tmp_path: Path, content: str) -> None:
+    lock = lock_path(tmp_path / "mask.tif")
+    lock.write_text(content)
     with (
-        pytest.raises(OutputError, match=r"remove .*\.mask\.tif\.lock if there is none"),
+        beating(lock),
+        pytest.raises(OutputError, match=r"remove .*\.mask\.tif\.lock if there is none") as refused,
         output_lock(tmp_path / "mask.tif"),
     ):
         pytest.fail("two writers")
+    assert ("on elsewhere" in str(refused.value)) is ("elsewhere" in content)
+    assert list(tmp_path.iterdir()) == [lock]
 
 
-def test_a_lock_of_another_machine_is_believed(tmp_path: Path) -> None:
-    write_lock(tmp_path / "mask.tif", pid=2**22 + 1, host="elsewhere", token="x")
-    with pytest.raises(OutputError, match=r"on elsewhere"), output_lock(tmp_path / "mask.tif"):
-        pytest.fail("two writers")
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("content", UNTOLD)
+def test_a_lock_that_beats_no_more_is_taken_over(tmp_path: Path, content: str) -> None:
+    """One that was touched just now once its lease is over, an old one at once."""
+    lock = lock_path(tmp_path / "mask.tif")
+    for age_s, least_s, most_s in ((0.0, 0.9, 30.0), (3600.0, 0.0, 0.9)):
+        lock.write_text(content)
+        then = time.time() - age_s
+        os.utime(lock, (then, then))
+        began = time.monotonic()
+        with output_lock(tmp_path / "mask.tif"):
+            assert least_s <= time.monotonic() - began <= most_s
+            assert json.loads(lock.read_text())["pid"] == os.getpid()
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("short")
+def test_a_lock_that_is_given_back_while_it_is_watched_is_made_anew(tmp_path: Path) -> None:
+    lock = lock_path(tmp_path / "mask.tif")
+    lock.write_text(UNTOLD[-1])
+    threading.Timer(0.2, lock.unlink).start()
+    began = time.monotonic()
+    with output_lock(tmp_path / "mask.tif"):
+        assert time.monotonic() - began < 0.9
+
+
+@pytest.mark.usefixtures("short")
+def test_a_holder_touches_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "mask.tif"
+    with output_lock(path):
+        os.utime(lock_path(path), (0, 0))
+        time.sleep(0.5)
+        assert lock_path(path).stat().st_mtime > 0
+
+
+def test_a_lock_that_another_took_over_is_left_to_it(tmp_path: Path) -> None:
+    """As where this process was stopped for longer than the lease."""
+    path = tmp_path / "mask.tif"
+    with output_lock(path):
+        write_lock(path, pid=1, host="elsewhere", token="theirs")
+    assert json.loads(lock_path(path).read_text())["token"] == "theirs"
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

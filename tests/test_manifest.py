@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,6 +44,18 @@ def test_a_record_is_a_line_that_is_read_back(tmp_path: Path) -> None:
     assert json.loads(line)["error"] == FAILURE.error
     assert Manifest(tmp_path).last("/data/a.tif") == FAILURE
     assert Manifest(tmp_path).last("/data/b.tif") is None
+
+
+def test_a_name_that_is_no_utf_8_is_kept_in_lines_that_are(tmp_path: Path) -> None:
+    record = replace(RECORD, scene=os.fsdecode(b"/data/\xff \xc3\xbc.tif"))
+    manifest = Manifest(tmp_path)
+    for state in (FAILED, DONE):
+        manifest.append(replace(record, state=state))
+    assert Manifest(tmp_path).last(record.scene) == record
+    manifest.compact()
+    (line,) = lines(tmp_path)
+    assert json.loads(line)["scene"] == record.scene
+    assert "\\udcff ü" in line
 
 
 def test_the_last_record_of_a_scene_counts_and_is_what_compacting_leaves(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 
 from cloudnet.errors import OutputError, SceneError
 from cloudnet.map_grid import MapGrid, grid_like
-from tests.helpers import UTM_10M, lopsided_scene, write_scene_tif
+from tests.helpers import LOCAL_CRS, UTM_10M, lopsided_scene, write_scene_tif
 
 UTM = rasterio.CRS.from_epsg(32633)
 DEGREES = rasterio.CRS.from_epsg(4326)
@@ -73,8 +73,32 @@ def test_another_file_that_does_not_fit(tmp_path: Path) -> None:
         grid_like(bare, SCENE, "s.tif")
     with pytest.raises(OutputError, match=r"s\.npy has no CRS"):
         grid_like(far, MapGrid(3, 4), "s.npy")
+    local = MapGrid(3, 4, rasterio.CRS.from_user_input(LOCAL_CRS), UTM_10M)
+    with pytest.raises(
+        OutputError, match=r"far\.tif has a CRS to which that of s\.tif cannot"
+    ) as it:
+        grid_like(far, local, "s.tif")
+    assert "\n" not in str(it.value)
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(SceneError, match=r"text\.tif is no raster file"):
         grid_like(tmp_path / "text.tif", SCENE, "s.tif")
     with pytest.raises(SceneError, match=r"gone\.tif does not exist"):
         grid_like(tmp_path / "gone.tif", SCENE, "s.tif")
+
+
+@pytest.mark.parametrize(("west", "shared"), [(179.0, True), (-180.0, True), (177.0, False)])
+def test_grids_meet_across_the_antimeridian(west: float, shared: bool) -> None:
+    """The scene reaches from 179.5 degrees east to 178.3 degrees west."""
+    zone_60 = rasterio.CRS.from_epsg(32660)
+    scene = MapGrid(60, 70, zone_60, Affine(1000, 0, 585_000, 0, -1000, 8.1e6))
+    other = MapGrid(50, 50, DEGREES, Affine(0.02, 0, west, 0, -0.02, 72.99))
+    assert other.overlaps(scene) is scene.overlaps(other) is shared
+
+
+def test_a_frame_that_reaches_past_the_earth_is_not_refused() -> None:
+    """What such a frame spans on another grid cannot be told from its corners."""
+    whole = rasterio.CRS.from_user_input("+proj=geos +h=35785831 +lon_0=0 +sweep=y")
+    disc = MapGrid(1200, 1200, whole, Affine(1e4, 0, -6e6, 0, -1e4, 6e6))
+    africa = MapGrid(60, 60, UTM, Affine(1e4, 0, 399_960, 0, -1e4, 1.3e6))
+    assert africa.overlaps(disc)
+    assert disc.overlaps(africa)

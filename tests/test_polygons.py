@@ -19,7 +19,7 @@ from cloudnet.layer import MASK, open_layer, reading
 from cloudnet.map_grid import MapGrid
 from cloudnet.polygons import check_vector, polygons_of, write_polygons
 from cloudnet.tiles import Window
-from tests.helpers import UTM_10M
+from tests.helpers import LOCAL_CRS, UTM_10M
 
 UTM = rasterio.CRS.from_epsg(32633)
 
@@ -111,4 +111,7 @@ def test_a_mask_without_cloud_is_a_file_without_polygons(tmp_path: Path, suffix:
 
 def test_a_scene_without_crs_has_no_polygons() -> None:
     with pytest.raises(OutputError, match=r"a\.npy has no CRS, which --vector needs"):
-        check_vector(Path("c.geojson"), None, "a.npy")
+        check_vector(Path("c.geojson"), MapGrid(3, 4), "a.npy")
+    local = MapGrid(3, 4, rasterio.CRS.from_user_input(LOCAL_CRS), UTM_10M)
+    with pytest.raises(OutputError, match=r"a\.tif lies where .* give --vector gpkg"):
+        check_vector(Path("c.geojson"), local, "a.tif")

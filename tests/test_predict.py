@@ -29,7 +29,7 @@ from cloudnet.errors import ComparisonError, ModelError, OutputError, SceneError
 from cloudnet.files import quiet
 from cloudnet.layer import LayerWriter
 from cloudnet.lock import output_lock
-from cloudnet.predict import Prediction, PredictOptions, check_outputs, predict_scene
+from cloudnet.predict import Prediction, PredictOptions, check_shared, predict_scene
 from cloudnet.product import Outputs, to_percent
 from cloudnet.quicklook import OUTLINE_COLOR
 from cloudnet.refine import Refinement
@@ -474,11 +474,8 @@ def test_any_product_in_the_way_stops_before_work(
     with pytest.raises(OutputError, match="exists; give --overwrite") as caught:
         predict_scene(scene, model, tmp_path, options=ALL)
     assert str(path) in str(caught.value)
-    with pytest.raises(OutputError, match="exists; give --overwrite"):
-        check_outputs([scene], tmp_path, ALL)
     assert names_in(tmp_path) == [path.name]
     assert path.read_text() == "of yesterday"
-    check_outputs([scene], tmp_path, replace(ALL, overwrite=True))
     predict_scene(scene, model, tmp_path, options=replace(ALL, overwrite=True))
     assert len(names_in(tmp_path)) == 4
     assert path.read_bytes() != b"of yesterday"
@@ -530,10 +527,15 @@ def test_what_a_killed_process_left_is_removed(
 def test_one_vector_file_is_for_one_scene(tmp_path: Path) -> None:
     scenes = [tmp_path / "a.tif", tmp_path / "b.tif"]
     with pytest.raises(OutputError, match="one file for 2 scenes"):
-        check_outputs(scenes, tmp_path, PredictOptions(vector=str(tmp_path / "clouds.gpkg")))
-    check_outputs(scenes, tmp_path, PredictOptions(vector="gpkg"))
+        check_shared(scenes, PredictOptions(vector=str(tmp_path / "clouds.gpkg")))
+    check_shared(scenes, PredictOptions(vector="gpkg"))
+
+
+@pytest.mark.parametrize("word", ["clouds.shp", "GPKG", ".gpkg", "out/.geojson"])
+def test_a_vector_file_has_a_suffix_that_tells_its_format(word: str) -> None:
     with pytest.raises(OutputError, match="neither gpkg nor geojson"):
-        PredictOptions(vector="clouds.shp")
+        PredictOptions(vector=word)
+    PredictOptions(vector="CLOUDS.GPKG")
 
 
 def test_a_scene_that_tells_no_time_gets_no_stac_item(

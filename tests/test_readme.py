@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from cloudnet.commands import main
+from tests.helpers import tiny_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,6 +44,10 @@ def test_links_lead_somewhere(target: str) -> None:
 
 def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the README trains, with the train extra")
+    from cloudnet import train
+
+    tiny = partial(train.TrainConfig, net=tiny_config().net)  # the CLI has no option for it
+    monkeypatch.setattr(train, "TrainConfig", tiny)
     shutil.copytree(ROOT / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     ran = 0

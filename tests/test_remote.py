@@ -16,8 +16,9 @@ from cloudnet import remote
 from cloudnet.commands import main
 from cloudnet.errors import SceneError
 from cloudnet.scene import Reading, open_scene
+from cloudnet.spec import BANDS
 from cloudnet.tiles import Window
-from tests.helpers import write_scene_tif
+from tests.helpers import write_scene_tif, write_vrt
 from tests.server import Server, serving
 
 ROWS, COLS = 1100, 1000
@@ -109,6 +110,16 @@ def test_an_address_that_breaks_off(server: Server) -> None:
 def test_an_address_of_something_else(server: Server, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>" + "no image" * 1000)
     refused(server.address("page.html"), "is no readable image")
+
+
+def test_an_address_of_a_file_that_takes_its_pixels_from_this_machine(
+    server: Server, tmp_path: Path, cog: Path
+) -> None:
+    write_vrt(tmp_path / "vrt.tif", cog, (ROWS, COLS), BANDS)
+    refused(server.address("vrt.tif"), "is of GDAL's kind VRT; a GeoTIFF or JPEG 2000 is due")
+    with open_scene(tmp_path / "vrt.tif") as mine, open_scene(cog) as same:
+        window = Window(500, 300, 20, 30)
+        np.testing.assert_array_equal(mine.read(window)[0], same.read(window)[0])
 
 
 def test_commands_take_addresses(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,20 @@ def test_scale_and_offset_may_differ_by_band_and_follow_it(tmp_path: Path) -> No
     )
     reflectance, _ = read(path)
     assert np.allclose(reflectance, stack[..., [3, 2, 1, 0]], atol=1.1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"),
+    [(0.0, 0.0), (-1e-4, 0.0), (nan, 0.0), (inf, 0.0), (1e-4, inf), (1e-4, nan)],
+)
+def test_a_scale_or_an_offset_of_which_no_reflectance_comes_is_refused(
+    tmp_path: Path, scale: float, offset: float
+) -> None:
+    path = write_scene_tif(tmp_path / "a.tif", dn(), scale=1e-4)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (1e-4, 1e-4, scale, 1e-4), (0.0, 0.0, offset, 0.0)
+    refused(path, f"scale {scale:g}, offset {offset:g}", "--scale")
+    assert read(path, Reading(scale=1e-4, offset=0.0))[1].all()
 
 
 def test_the_offset_of_baseline_0400_is_subtracted(tmp_path: Path) -> None:

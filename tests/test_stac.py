@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.shutil import copy
 
 from cloudnet.errors import SceneError
 from cloudnet.scene import Reading, open_scene, scene_name
-from tests.helpers import UTM_10M, lopsided_scene
+from cloudnet.tiles import Window
+from tests.helpers import UTM_10M, lopsided_scene, write_scene_tif, write_vrt
 from tests.products import lopsided_numbers, stac_item, write_jp2, write_stac
 from tests.server import serving
 
@@ -136,8 +138,6 @@ def test_an_item_without_scale(folder: Path) -> None:
 
 
 def test_an_item_without_scale_whose_numbers_fit_no_reflectance(folder: Path) -> None:
-    from tests.helpers import write_scene_tif
-
     made = stac_item({name: f"{name}.tif" for name in NAMES})
     for factor, words in ((1.0, ()), (100.0, ("fit no reflectance", "--scale"))):
         values = (lopsided_scene(*SIDES) * factor).astype(np.float32)
@@ -271,3 +271,66 @@ def test_an_item_and_its_assets_at_addresses(folder: Path) -> None:
         made["assets"]["red"]["href"] = "file:///etc/hosts"
         (folder / "c.json").write_text(json.dumps(made))
         refused(server.address("c.json"), "file:///etc/hosts is not read")
+
+
+# Masks
+
+
+def write_masked(folder: Path, kind: str) -> Json:
+    """Write four assets of which red has a mask, one kind or other; return their item."""
+    left = np.ones((SIDES_20M[0] * 2 - 1, SIDES_20M[1] * 2), dtype=bool)
+    left[3, 4] = left[-1, -1] = False
+    for index, name in enumerate(NAMES):
+        numbers = lopsided_numbers(*left.shape, -1000)[..., index : index + 1]
+        more: Json = {}
+        if name == "red" and kind == "alpha":
+            numbers = np.concatenate([numbers, 255 * left[..., np.newaxis]], 2).astype(np.uint16)
+            more = {"alpha": "YES"}
+        elif name == "red":
+            more = {"mask": left}
+        path = write_scene_tif(
+            folder / f"{name}.tif", numbers, scale=None, descriptions=None, **more
+        )
+        if kind == "overview":
+            path.rename(folder / "plain.tif")
+            copy(folder / "plain.tif", path, driver="COG", blocksize=128, overviews="AUTO")
+    return stac_item({name: f"{name}.tif" for name in NAMES}, {"scale": 1e-4, "offset": -0.1})
+
+
+SIDES_20M = (90, 75)
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha", "overview"])
+def test_the_mask_of_an_asset_is_no_data(tmp_path: Path, kind: str) -> None:
+    """At 20 m a pixel is left out with any of those that it is made of: an odd row more, or less.
+
+    GDAL rounds the size of an overview down, and of a view up.
+    """
+    path = write_stac(tmp_path / "a.json", write_masked(tmp_path, kind))
+    with open_scene(path) as scene:
+        valid = scene.read()[1]
+        np.testing.assert_array_equal(np.argwhere(~valid), [(3, 4), (178, 149)])
+        part = scene.read(Window(2, 3, 5, 4))[1]
+        np.testing.assert_array_equal(part, valid[2:7, 3:7])
+    with open_scene(path, Reading(resolution_m=20)) as scene:
+        assert scene.cols == SIDES_20M[1]
+        valid = scene.read()[1]
+        np.testing.assert_array_equal(np.argwhere(~valid), [(1, 2), (scene.rows - 1, 74)])
+        part = scene.read(Window(80, 70, scene.rows - 80, 5))[1]
+        np.testing.assert_array_equal(part, valid[80:, 70:])
+
+
+def test_an_asset_of_two_bands_of_which_none_is_alpha_is_refused(folder: Path) -> None:
+    numbers = lopsided_numbers(*SIDES)[..., :2]
+    write_scene_tif(folder / "bands" / "two.tif", numbers, descriptions=None)
+    made = item()
+    made["assets"]["red"]["href"] = "bands/two.tif"
+    refused(write_stac(folder / "a.json", made), "two.tif holds 2 bands where B04 alone is due")
+
+
+def test_an_asset_that_takes_its_pixels_from_another_file_is_refused(folder: Path) -> None:
+    """An item from elsewhere could name any file of this machine."""
+    write_vrt(folder / "bands" / "red.tif", folder / "bands" / "red.jp2", SIDES, ("red",))
+    made = item()
+    made["assets"]["red"]["href"] = "bands/red.tif"
+    refused(write_stac(folder / "a.json", made), "red.tif is of GDAL's kind VRT")

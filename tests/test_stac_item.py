@@ -15,8 +15,8 @@ from rasterio.transform import Affine
 
 from cloudnet.errors import OutputError
 from cloudnet.map_grid import MapGrid
-from cloudnet.stac_item import EXTENSIONS, footprint, in_utc, make_item, require_placed
-from tests.helpers import UTM_10M
+from cloudnet.stac_item import EXTENSIONS, footprint, in_utc, make_item
+from tests.helpers import LOCAL_CRS, UTM_10M
 
 GRID = MapGrid(10980, 10980, rasterio.CRS.from_epsg(32633), UTM_10M)
 SUMMARY = {
@@ -25,6 +25,7 @@ SUMMARY = {
     "threshold": 0.5,
     "model": {"name": "s2-rgbn", "version": "1.0.0", "sha256": "ab"},
 }
+GEOSTATIONARY = "+proj=geos +h=35785831 +lon_0=0 +sweep=y"
 TAKEN = datetime(2024, 5, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 
 
@@ -42,7 +43,7 @@ def item(tmp_path: Path) -> dict[str, Any]:
         scratch = tmp_path / f".{name}.part"
         scratch.write_text(kind)
         files[kind] = (tmp_path / name, scratch)
-    return make_item("a", GRID, TAKEN, files, SUMMARY)
+    return make_item("a", GRID, TAKEN, files, SUMMARY, tmp_path)
 
 
 def test_pystac_takes_it(item: dict[str, Any]) -> None:
@@ -78,13 +79,14 @@ def test_its_fields_are_those_of_the_extensions(item: dict[str, Any]) -> None:
 
 
 def test_no_valid_pixel_is_no_cloud_cover() -> None:
-    item = make_item("a", GRID, TAKEN, {}, {**SUMMARY, "cloud_share": None, "level": None})
+    summary = {**SUMMARY, "cloud_share": None, "level": None}
+    item = make_item("a", GRID, TAKEN, {}, summary, Path())
     assert "eo:cloud_cover" not in item["properties"]
     assert "processing:level" not in item["properties"]
 
 
 def test_the_footprint_is_closed_counterclockwise_and_follows_the_edge() -> None:
-    ring = np.array(footprint(GRID))
+    ring = np.array(footprint(GRID, "a"))
     assert ring[0].tolist() == ring[-1].tolist()
     x, y = (ring - ring[0]).T
     assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() > 0
@@ -100,13 +102,13 @@ def test_the_footprint_is_closed_counterclockwise_and_follows_the_edge() -> None
 
 def test_a_footprint_over_the_antimeridian_does_not_girdle_the_earth() -> None:
     grid = MapGrid(1000, 3000, rasterio.CRS.from_epsg(32701), Affine(10, 0, 2e5, 0, -10, 8e6))
-    ring = np.array(footprint(grid))
+    ring = np.array(footprint(grid, "a"))
     assert np.ptp(ring[:, 0]) < 1.0
 
 
 def test_a_rotated_grid_has_a_rotated_footprint() -> None:
     grid = MapGrid(100, 100, rasterio.CRS.from_epsg(4326), Affine.rotation(45) @ Affine.scale(0.1))
-    ring = np.array(footprint(grid))
+    ring = np.array(footprint(grid, "a"))
     assert np.ptp(ring[:, 0]) == pytest.approx(10 * 2**0.5)
 
 
@@ -117,4 +119,19 @@ def test_times_are_in_utc() -> None:
 
 def test_a_scene_without_crs_has_no_item() -> None:
     with pytest.raises(OutputError, match=r"a\.npy has no CRS, which --stac needs"):
-        require_placed(MapGrid(3, 4, None, UTM_10M), "a.npy")
+        footprint(MapGrid(3, 4, None, UTM_10M), "a.npy")
+
+
+@pytest.mark.parametrize("crs", [LOCAL_CRS, GEOSTATIONARY])
+def test_an_outline_that_degrees_cannot_tell_is_one_sentence(crs: str) -> None:
+    grid = MapGrid(60, 70, rasterio.CRS.from_user_input(crs), Affine(2e5, 0, -6e6, 0, -2e5, 6e6))
+    with pytest.raises(OutputError, match=r"a\.tif has an outline .* --stac needs; leave it out"):
+        footprint(grid, "a.tif")
+
+
+def test_a_file_elsewhere_is_found_from_the_item(tmp_path: Path) -> None:
+    file = tmp_path / "else" / "c.geojson"
+    file.parent.mkdir()
+    file.touch()
+    item = make_item("a", GRID, TAKEN, {"vector": (file, file)}, SUMMARY, tmp_path / "out")
+    assert item["assets"]["vector"]["href"] == "../else/c.geojson"

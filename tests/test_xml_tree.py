@@ -22,7 +22,9 @@ def test_encodings(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<a>", b"<a>&none;</a>", b"<a></b>", b"\xff\xfe", b"<a>\x00</a>", b"text"]
+    "content",
+    [b"", b"<a>", b"<a>&none;</a>", b"<a></b>", b"\xff\xfe", b"<a>\x00</a>", b"text"]
+    + [f'<?xml version="1.0" encoding="{name}"?><a/>'.encode() for name in ("none", "rot13")],
 )
 def test_malformed(content: bytes) -> None:
     with pytest.raises(SceneError, match=r"^a\.xml is no well-formed XML \(.+\); get"):

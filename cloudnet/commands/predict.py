@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -87,7 +88,7 @@ def predict(
     spread = Spread(jobs, scheduler, skip_existing)
     if skip_existing and options.overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
-    named = list_scenes(scenes, sys.stdin if STDIN in scenes else ())
+    named = list_scenes(scenes, stdin_lines() if STDIN in scenes else ())
     check_shared(named, options)
     loaded, comparison = compared_model(model, net, atol, threads=threads, provider=provider)
     if dry_run:
@@ -113,6 +114,15 @@ def predict(
                 on_progress=advance,
             )
         click.echo(told(prediction.outputs.mask, prediction.cloud_share))
+
+
+def stdin_lines() -> Iterable[str]:
+    """Return the lines of standard input, none where it is closed; names of files are any bytes."""
+    if sys.stdin is None:
+        return ()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
 
 
 def told(mask: Path, share: float | None) -> str:
