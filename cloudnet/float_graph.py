@@ -36,7 +36,6 @@ def tidy(graph: Proto) -> None:
     double_by_constants(graph)
     clip_once(graph)
     flatten_bands(graph)
-    unturn(graph)
     sum_in_convolutions(graph)
 
 
@@ -126,21 +125,6 @@ def _flatten(graph: Proto, turn: Proto) -> None:
         if name not in known:
             tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), name)
             graph.initializer.append(tensor)
-
-
-def unturn(graph: Proto) -> None:
-    """Take soft signs of cells as they lie; tf2onnx turns them round and back."""
-    producers, readers = makers(graph), users(graph)
-    for sign in [node for node in graph.node if node.op_type == "Softsign"]:
-        before, after = producers.get(sign.input[0]), readers[sign.output[0]]
-        if before is None or [before.op_type, *(node.op_type for node in after)] != [
-            "Transpose",
-            "Transpose",
-        ]:
-            continue
-        sign.input[0], sign.output[0] = before.input[0], after[0].output[0]
-        graph.node.remove(after[0])
-    prune(graph)
 
 
 def unflatten_bands(graph: Proto) -> None:

@@ -29,25 +29,23 @@ padding."""
 DARK = 2e-3
 """Least mean reflectance of a cell whose logarithm is taken."""
 
-RATIO_GAIN = 20.0
-"""Logarithms of ratios are multiplied by this, and so by how much they are told apart: snow and
+RATIO_GAIN, RATIO_LIMIT = 20.0, 3.0
+"""Logarithms of ratios are multiplied by the one and end at the other, 16 % up or down: snow and
 cloud differ by a few per cent of NIR over red, given green over blue."""
 
-BLUE_GAIN, BLUE_OFFSET = 0.5, 1.5
-"""Of the logarithm of blue, so that 0, with which convolutions pad, is as dark as a shadow."""
+RATIO_WIDTH = 16
+"""Channels that ratios take beside the stem's: onnxruntime computes sixteen at once."""
 
 CONTRASTS = np.array(
     [
         [0.0, RATIO_GAIN, -RATIO_GAIN, 0.0],
         [RATIO_GAIN, -RATIO_GAIN, 0.0, 0.0],
-        [-RATIO_GAIN, 0.0, 0.0, BLUE_GAIN],
+        [-RATIO_GAIN, 0.0, 0.0, 1.0],
         [0.0, 0.0, RATIO_GAIN, 0.0],
     ],
     dtype=np.float32,
 )
 """What each contrast takes of the logarithms of red, green, blue and NIR, (bands, contrasts)."""
-
-CONTRAST_OFFSETS = np.array([0.0, 0.0, 0.0, BLUE_OFFSET], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -199,9 +197,8 @@ class BandRatios(layers.Layer):  # type: ignore[misc]
         each = np.eye(len(BANDS), dtype=np.float32) / side**2
         mean = keras.ops.conv(reflectance, np.tile(each, (side, side, 1, 1)), side)
         logs = keras.ops.log(keras.ops.maximum(mean, DARK))
-        contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis]) + CONTRAST_OFFSETS
-        # x / (1 + |x|): small differences count most, and large ones are still told from larger.
-        return keras.ops.softsign(contrasts)
+        contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis])
+        return keras.ops.clip(contrasts, -RATIO_LIMIT, RATIO_LIMIT)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape with height and width divided."""
@@ -340,8 +337,11 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     cells = NormalisedReflectance(spec.to_dict(), name="normalised")(reflectance)
     if config.stem:
         cells = _convolve(cells, config.stem, "half")
-    ratios = BandRatios(config.cell_px, name="ratios")(reflectance) if config.ratios else None
-    cells = _convolve(cells, config.widths[0], "stem", ratios)
+    cells = _convolve(cells, config.widths[0], "stem")
+    if config.ratios:
+        ratios = BandRatios(config.cell_px, name="ratios")(reflectance)
+        ratios = layers.Conv2D(RATIO_WIDTH, 1, use_bias=False, name="spread_ratios")(ratios)
+        cells = layers.Concatenate(name="with_ratios")([cells, ratios])
     skips = []
     for level, width in enumerate(config.widths):
         if level:
@@ -361,18 +361,11 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     return keras.Model(reflectance, probability, name=spec.name)
 
 
-def _convolve(cells: Tensor, width: int, name: str, ratios: Tensor | None = None) -> Tensor:
+def _convolve(cells: Tensor, width: int, name: str) -> Tensor:
     cells = layers.Conv2D(
         width, 3, strides=2, padding="same", use_bias=False, name=f"{name}_convolution"
     )(cells)
-    if ratios is None:
-        return _normalise(cells, name)
-    cells = FusedNormalization(momentum=0.95, name=f"{name}_norm")(cells)
-    # Normalised by themselves: added as they came they were too weak to be learned soon.
-    seen = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_ratios")(ratios)
-    seen = FusedNormalization(momentum=0.95, name=f"{name}_ratios_norm")(seen)
-    cells = layers.Add(name=f"{name}_add")([cells, seen])
-    return layers.ReLU(name=f"{name}_relu")(cells)
+    return _normalise(cells, name)
 
 
 def _separable(cells: Tensor, width: int, name: str) -> Tensor:

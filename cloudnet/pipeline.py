@@ -55,7 +55,7 @@ WOODED = ("taiga",) * 6
 SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", *WOODED))
 """More than an even share of the grounds that are taken for cloud."""
 
-INSTRUMENTS = ((BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
+INSTRUMENTS = ((BANDS, SENTINEL2), (BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
 """Bands and optics of simulated tiles, in even shares. Landsat's see snow and cloud a little
 otherwise; a net that knows both leans less on what is one instrument's own."""
 

@@ -328,7 +328,6 @@ class Recipe:
             for node in graph.node
             if node.op_type == "Clip"
         }
-        bounds |= {node.output[0]: (-1.0, 1.0) for node in graph.node if node.op_type == "Softsign"}
         if chain := input_chain(graph):
             bounds[chain[-1].output[0]] = gain(graph) * np.array(self.spec.reflectance_range)
         logits = [node for node in graph.node if node.op_type == "Conv"][-1].output[0]

@@ -274,7 +274,7 @@ def _draw_weather(
         contrast=float(rng.uniform(0.4, 0.8)),
         noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
-        snow_bend=float(rng.uniform(0.0, 0.45)),
+        snow_bend=float(rng.uniform(0.1, 0.6)),
         geometry=geometry,
         aerosol=float(rng.uniform(0.03, 0.22)),
         ozone_share=float(rng.uniform(0.73, 1.5)),
