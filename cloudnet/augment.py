@@ -71,7 +71,6 @@ class Draw:
     flip_rows: Tensor
     flip_cols: Tensor
     transpose: Tensor
-    brightness: Tensor
     gain: Tensor
 
 
@@ -91,7 +90,7 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
     signed = 2.0 * uniform - 1.0
     zoomed = tf.exp(signed[0] * log(augmentation.zoom))
     coin = uniform[3:6] < 0.5 if augmentation.flips else tf.constant([False] * 3)
-    log_gain = signed[7:] * augmentation.band_gain
+    log_gain = signed[6] * augmentation.brightness + signed[7:] * augmentation.band_gain
     # The share of zoomed tiles needs a number of its own, or it would clip the zoom's range.
     lot, ozone_lot, ozone = tf.unstack(tf.random.stateless_uniform([3], seed + 1))
     # Half of the tiles keep their air: the real one is the likeliest.
@@ -104,7 +103,6 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
         flip_rows=coin[0],
         flip_cols=coin[1],
         transpose=coin[2],
-        brightness=tf.exp(signed[6] * augmentation.brightness),
         gain=tf.exp(log_gain),
     )
 
@@ -137,7 +135,7 @@ def apply(image: Tensor, mask: Tensor, drawn: Draw, tile_px: int) -> tuple[Tenso
     image = tf.cond(same, lambda: image, lambda: tf.image.resize(image, wanted, "bilinear"))
     mask = tf.cond(same, lambda: mask, lambda: tf.image.resize(mask, wanted, "nearest"))
     missing = [[0, tile_px - wanted[0]], [0, tile_px - wanted[1]], [0, 0]]
-    image = tf.pad(image * (drawn.brightness * drawn.gain), missing)
+    image = tf.pad(image * drawn.gain, missing)
     mask = tf.pad(mask, missing, constant_values=NO_DATA)
     image, mask = (_turn(pixels, drawn) for pixels in (image, mask))
     return (

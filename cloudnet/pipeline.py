@@ -308,8 +308,7 @@ def training_dataset(
     def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
         simulated = tf.equal(plan[1], SIMULATED)
-        # What is simulated has a resolution and an air of its own already; but products know the
-        # sun's height for their middle, and when it is low a degree is a tenth of the brightness.
+        # What is simulated has a resolution and a sun of its own already.
         drawn = replace(
             drawn,
             zoom=tf.where(simulated, 1.0, drawn.zoom),

@@ -674,22 +674,13 @@ def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[Label
     assert all((image > 0).all() for image, _ in found), "no part is missing"
 
 
-def test_simulated_tiles_keep_the_colours_they_were_made_in(sorts: list[LabelledScene]) -> None:
+def test_simulated_tiles_keep_the_light_they_were_made_in(sorts: list[LabelledScene]) -> None:
     """A net learns from them what sun and air do to a colour; real tiles are lit otherwise."""
     tiles = mixed_tiles(sorts[:1], KINDS[SIMULATED])
     steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
-    wild = replace(steady, band_gain=0.2, ozone=3.0)
+    wild = replace(steady, brightness=0.5, band_gain=0.2, ozone=3.0)
     for (image, _), (same, _) in zip(batches(tiles, steady), batches(tiles, wild), strict=True):
         np.testing.assert_array_equal(image, same)
-    bright = replace(steady, brightness=0.5)
-    changed = False
-    for (image, _), (lit, _) in zip(batches(tiles, steady), batches(tiles, bright), strict=True):
-        gains = lit / image
-        np.testing.assert_allclose(
-            gains, np.broadcast_to(gains[:, :1, :1, :1], gains.shape), rtol=1e-4
-        )
-        changed |= bool(np.abs(gains - 1.0).max() > 0.1)
-    assert changed
 
 
 def test_the_catalogue_s_scenes_of_thirteen_bands_are_mixed(tmp_path: Path) -> None:
