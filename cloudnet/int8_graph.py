@@ -25,8 +25,8 @@ from cloudnet.float_graph import (
 )
 
 RATIOS_LAYER = "ratios"
-"""Layer of ratios of bands: convolutions too, but ones whose weights are no result of training. They
-stay in float: their answers are small differences of large numbers."""
+"""Layer of ratios of bands: convolutions too, but ones whose weights are no result of training.
+They stay in float: their answers are small differences of large numbers."""
 
 
 def prepare(model: Proto) -> Proto:
