@@ -163,7 +163,9 @@ def sum_in_convolutions(graph: Proto) -> None:
     producers, known = makers(graph), constants(graph)
     for number, node in enumerate(node for node in graph.node if node.op_type == "Add"):
         if {producers[name].op_type for name in node.input} == {"Conv"}:
-            node.input[:] = sorted(node.input, key=lambda name: known[producers[name].input[1]].size)
+            node.input[:] = sorted(
+                node.input, key=lambda name: known[producers[name].input[1]].size
+            )
         shape = [None, None, f"height_{number}", f"width_{number}"]
         for name in node.input:
             value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)

@@ -132,7 +132,9 @@ class UNetConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
         """Rebuild a configuration from JSON types; the first nets knew neither stem nor ratios."""
         known = {field.name for field in fields(cls)}
-        kept = {"stem": 0, "ratios": False} | {key: value for key, value in values.items() if key in known}
+        kept = {"stem": 0, "ratios": False} | {
+            key: value for key, value in values.items() if key in known
+        }
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
         }
@@ -316,8 +318,9 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     convolutions (Chollet 2017) do the rest at 1/4, 1/8, 1/16 …; the way up adds the coarse level,
     projected to the finer one's width, to what came down (LinkNet, Chaurasia and Culurciello 2017),
     which is a U-Net (Ronneberger et al. 2015) without the copies that concatenation costs; the
-    answer is computed at the first level, all pixels of a cell at once. What reflectance hides, `BandRatios` shows. At 1/2 there is but the
-    stem: what is done there moves four times the memory, and that is what a net waits for.
+    answer is computed at the first level, all pixels of a cell at once. What reflectance hides,
+    `BandRatios` shows. At 1/2 there is but the stem: what is done there moves four times the
+    memory, and that is what a net waits for.
 
     Parameters
     ----------
@@ -396,7 +399,10 @@ class Facts:
 
 
 def measure(config: UNetConfig) -> Facts:
-    """Count what a net of this shape costs; multiply-adds are those of its convolutions."""
+    """Count what a net of this shape costs.
+
+    Multiply-adds are those of its convolutions, fixed ones included.
+    """
     size_px = config.stride
     net = build_unet(config, make_spec(config), size_px)
     macs = 0
@@ -405,6 +411,9 @@ def measure(config: UNetConfig) -> Facts:
             kernel = layer.kernel
             _, height, width, _ = layer.output.shape
             macs += int(keras.ops.size(kernel)) * height * width
+        elif isinstance(layer, BandRatios):
+            _, height, width, _ = layer.output.shape
+            macs += (layer.cell_px**2 + 1) * CONTRASTS.size * height * width
     return Facts(net.count_params(), macs / size_px**2, config.receptive_field_px)
 
 
