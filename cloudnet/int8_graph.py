@@ -72,12 +72,17 @@ def _names_of_layers(graph: Proto) -> dict[str, str]:
             continue
         paths = [node.name, *(user.name for user in readers[node.output[0]])]
         path = next((path for path in paths if "/" in path), node.name)
-        path = path.replace("/batchnorm/", "/")
-        name = re.sub(r"_\d+$", "", path.split("/")[-2]) if "/" in path else path
-        name = re.sub(r"_(relu|add|norm)$", "", name)
+        name = re.sub(r"_(relu|add|norm)$", "", _layer_of(path))
         taken = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
         names[node.output[0]] = f"{name}_{taken + 1}" if taken else name
     return names
+
+
+def _layer_of(path: str) -> str:
+    """Return Keras's name in the path of a node, which tf2onnx numbers and may take apart."""
+    *parts, last = path.split("/")
+    layers = [part for part in parts if re.search(r"_\d+$", part)] or parts or [last]
+    return re.sub(r"_\d+$", "", layers[-1]) if parts else last
 
 
 def refine(graph: Proto, floats: Sequence[str], *, from_zero: bool) -> None:

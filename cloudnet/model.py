@@ -312,9 +312,9 @@ def make_spec(
 def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Network:
     """Build the net.
 
-    One or two convolutions of stride 2 lead from reflectance to the first level, to which what
-    `BandRatios` shows is added; separable convolutions (Chollet 2017) do the rest at 1/4, 1/8,
-    1/16 …; the way up adds the coarse level, projected to the finer one's width, to what came down
+    One or two convolutions of stride 2 lead from reflectance to the first level, beside which
+    `BandRatios` shows what they hide; separable convolutions (Chollet 2017) do the rest at 1/4,
+    1/8, 1/16 …; the way up adds the coarse level, projected to the finer one's width, to what came down
     (LinkNet, Chaurasia and Culurciello 2017), which is a U-Net (Ronneberger et al. 2015) without
     the copies that concatenation costs; the answer is computed at the first level, all pixels of a
     cell at once. At 1/2 there is but the stem: what is done there moves four times the memory, and
@@ -395,7 +395,10 @@ class Facts:
 
 
 def measure(config: UNetConfig) -> Facts:
-    """Count what a net of this shape costs; multiply-adds are those of its convolutions."""
+    """Count what a net of this shape costs.
+
+    Multiply-adds are those of its convolutions, fixed ones included.
+    """
     size_px = config.stride
     net = build_unet(config, make_spec(config), size_px)
     macs = 0
@@ -404,6 +407,9 @@ def measure(config: UNetConfig) -> Facts:
             kernel = layer.kernel
             _, height, width, _ = layer.output.shape
             macs += int(keras.ops.size(kernel)) * height * width
+        elif isinstance(layer, BandRatios):
+            _, height, width, _ = layer.output.shape
+            macs += (layer.cell_px**2 + 1) * CONTRASTS.size * height * width
     return Facts(net.count_params(), macs / size_px**2, config.receptive_field_px)
 
 

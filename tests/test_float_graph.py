@@ -21,13 +21,18 @@ from cloudnet import export
 from cloudnet.float_graph import DOUBLING, FLAT, constants, tidy, unflatten_bands
 from cloudnet.int8_graph import layer_names, prepare
 from cloudnet.model import UNetConfig, build_unet, make_spec
+from cloudnet.shipped import MODELS_FOLDER
 from cloudnet.spec import Spec
 from tests.test_model import lively
 
-CONFIGS = [UNetConfig((16, 32), blocks=1, stem=0), UNetConfig((16, 32), blocks=1, stem=16)]
+CONFIGS = [
+    UNetConfig((16, 32), blocks=1, stem=0),
+    UNetConfig((16, 32), blocks=1, stem=16),
+    UNetConfig((16, 32), blocks=1, stem=16, ratios=False),
+]
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=["half", "quarter"])
+@pytest.fixture(scope="module", params=CONFIGS, ids=["half", "quarter", "no ratios"])
 def raw(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A graph as tf2onnx gives it; not to be changed."""
     net = tmp_path_factory.mktemp("nets") / "net.keras"
@@ -65,19 +70,26 @@ def test_it_says_what_it_said(raw: Any) -> None:
 
 def test_it_clips_once_turns_nothing_and_asks_no_shape(raw: Any) -> None:
     before, after = (Counter(n.op_type for n in m.graph.node) for m in (raw, tidied(raw)))
-    costly = {"Min", "Max", "Mul", "Transpose", "Shape"}
+    ratios = before["Log"]
+    costly = {"Min", "Mul", "Transpose", "Shape"}
     assert costly <= set(before) and not costly & set(after)
-    assert after["Clip"] == after["Resize"] == 1 and after["Conv"] == before["Conv"]
+    assert before["Max"] == 1 + 2 * ratios and after["Max"] == ratios
+    assert after["Clip"] == after["Reshape"] - 1 == 1 + ratios
+    assert after["Resize"] == 1 and after["Conv"] == before["Conv"]
     assert DOUBLING in constants(tidied(raw).graph)
 
 
 def test_onnxruntime_never_leaves_its_blocked_layout(raw: Any, tmp_path: Path) -> None:
     model = tidied(raw)
     answers(model, tmp_path)
-    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    nodes = onnx.load(tmp_path / "run.onnx").graph.node
+    kinds = Counter(node.op_type for node in nodes)
     if not kinds["ReorderOutput"]:
         pytest.skip("onnxruntime has no blocked layout on this machine")
-    assert kinds["ReorderOutput"] == 1 and kinds["ReorderInput"] == 0
+    # What is a cell's mean and its contrasts, four channels each, is taken out of it.
+    assert kinds["ReorderOutput"] == 1 + 2 * kinds["Log"] and kinds["ReorderInput"] == 0
+    assert kinds["Relu"] == 0 and kinds["Add"] == 1, "the sum of ratios is a convolution's"
+    assert sum(len(node.input) == 4 for node in nodes if node.op_type == "Conv") == kinds["Log"]
 
 
 def test_what_is_tidy_stays_so(raw: Any) -> None:
@@ -86,20 +98,51 @@ def test_what_is_tidy_stays_so(raw: Any) -> None:
 
 
 def test_bands_come_back_to_an_axis_of_their_own(raw: Any) -> None:
+    """Those that are clipped: ratios go on reading reflectance where it lies."""
     model = tidied(raw)
     wanted = answers(model)
-    assert FLAT[0] in constants(model.graph)
+    before = kernels(model)
     unflatten_bands(model.graph)
-    assert FLAT[0] not in constants(model.graph)
-    first = next(node for node in model.graph.node if node.op_type == "Conv")
-    assert constants(model.graph)[first.input[1]].shape[1:] == (4, 3, 3)
+    after = kernels(model)
+    ratios = [shape for shape in before if shape[0] == 4]
+    assert before == [*ratios, (16, 1, 3, 12)] and after == [*ratios, (16, 4, 3, 3)]
+    assert (FLAT[0] in constants(model.graph)) == bool(ratios)
     np.testing.assert_allclose(answers(model), wanted, atol=1e-6)
+
+
+def kernels(model: Any) -> list[tuple[int, ...]]:
+    """Shapes of the weights of the convolutions that read all bands of a scene."""
+    known, sides = constants(model.graph), {3, 12, 8, 16}
+    shapes = [known[n.input[1]].shape for n in model.graph.node if n.op_type == "Conv"]
+    found = [shape for shape in shapes if shape[1:] == (4, 3, 3) or shape[3] > 3]
+    assert {shape[3] for shape in found} <= sides
+    return sorted(found)
+
+
+def test_means_of_cells_are_read_where_bands_lie(raw: Any) -> None:
+    """Its stride is its kernel: a cell of the first level is one reading."""
+    model = tidied(raw)
+    for node in model.graph.node:
+        settings = {entry.name: list(entry.ints) for entry in node.attribute}
+        if node.op_type == "Conv" and settings["strides"][0] == settings["strides"][1] // 4:
+            side = settings["strides"][0]
+            if constants(model.graph)[node.input[1]].shape[0] == 4:
+                assert settings["kernel_shape"] == settings["strides"] == [side, 4 * side]
+                assert not any(settings.get("pads", []))
 
 
 def test_layers_have_the_names_of_keras(raw: Any) -> None:
     names = layer_names(prepare(tidied(raw)))
     assert names == layer_names(prepare(raw))
     assert {"stem", "down0_0", "up0_project", "head"} <= set(names)
+
+
+def test_a_graph_of_before_is_left_in_peace() -> None:
+    model = onnx.load(MODELS_FOLDER / "s2-rgbn.onnx")
+    before = copy.deepcopy(model)
+    tidy(model.graph)
+    assert list(model.graph.node) == list(before.graph.node)
+    assert list(model.graph.initializer) == list(before.graph.initializer)
 
 
 def test_a_graph_without_scenes_is_left_in_peace(tmp_path: Path) -> None:

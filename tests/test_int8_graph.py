@@ -18,7 +18,7 @@ from cloudnet import int8_graph
 from cloudnet.calibration import calibration_tiles
 from cloudnet.compare import replay_probe
 from cloudnet.dataset import DataSet, open_dataset
-from cloudnet.int8_graph import layer_names, prepare
+from cloudnet.int8_graph import fixed_layers, layer_names, prepare
 from cloudnet.quantise import QUANTISED_KEY, Recipe, calibrate, finish, run_graph
 from cloudnet.runtime import load_model
 from tests.helpers import teach
@@ -56,10 +56,30 @@ def test_it_is_integers_from_end_to_end(taught: Path, recipe: Recipe, tmp_path: 
     int8.write_bytes(finish(recipe.make(), load_model(taught), recipe, ()))
     nodes = optimised_nodes(int8, tmp_path)
     convolutions = len(layer_names(prepare(onnx.load(taught))))
-    assert nodes["QLinearConv"] == convolutions == 9
-    assert nodes["QuantizeLinear"] == nodes["DequantizeLinear"] == 1
-    floats = {"Conv", "FusedConv", "Add", "MaxPool", "Resize", "Min", "Max", "Clip", "Relu"}
+    assert nodes["QLinearConv"] == convolutions == 10
+    assert nodes["DequantizeLinear"] == 1
+    floats = {"Add", "MaxPool", "Resize", "Min", "Relu"}
     assert not floats & set(nodes)
+    # Ratios are floats until they are clipped.
+    assert nodes["Conv"] + nodes["FusedConv"] == nodes["QuantizeLinear"] == 2
+    assert nodes["Max"] == nodes["Log"] == 1
+
+
+def test_ratios_read_reflectance_without_turning_it(recipe: Recipe) -> None:
+    graph = recipe.make().graph
+    readers = [node for node in graph.node if graph.input[0].name in node.input]
+    assert sorted(node.op_type for node in readers) == ["QuantizeLinear", "Reshape"]
+
+
+def test_ratios_have_the_range_that_they_are_clipped_to(recipe: Recipe) -> None:
+    nodes = {node.output[0]: node for node in recipe.graph.graph.node}
+    clip = nodes[next(n.input[0] for n in nodes.values() if n.name == "stem_ratios")]
+    assert clip.op_type == "Clip"
+    assert recipe._fixed_ranges()[clip.output[0]] == [{"rmin": -3.0, "rmax": 3.0}]
+    reflectance = next(n.input[0] for n in nodes.values() if n.name == "stem")
+    assert recipe._fixed_ranges()[reflectance] == [{"rmin": 0.0, "rmax": np.float32(1.6)}]
+    assert fixed_layers(recipe.graph) == ["ratios", "ratios_2"]
+    assert "stem_ratios" in layer_names(recipe.graph)
 
 
 def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,13 +89,14 @@ def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     for shortcut in ("fold_clipping", "double_in_place", "shorten_names"):
         monkeypatch.setattr(int8_graph, shortcut, lambda graph: None)
     long = recipe.make()
-    kinds = [{node.op_type for node in model.graph.node} for model in (short, long)]
-    assert {"Clip", "Resize"} <= kinds[1]
-    assert not {"Clip", "Resize"} & kinds[0]
+    kinds = [Counter(node.op_type for node in model.graph.node) for model in (short, long)]
+    assert [(kind["Clip"], kind["Resize"]) for kind in kinds] == [(1, 0), (2, 1)]
     np.testing.assert_array_equal(run_graph(short, tiles), run_graph(long, tiles))
 
 
-@pytest.mark.parametrize("layer", ["stem", "down0_0_depthwise", "up0_project", "head"])
+@pytest.mark.parametrize(
+    "layer", ["stem", "stem_ratios", "down0_0_depthwise", "up0_project", "head"]
+)
 def test_a_layer_is_kept_in_float(
     taught: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
 ) -> None:
@@ -84,8 +105,8 @@ def test_a_layer_is_kept_in_float(
     graph = onnx.load(path).graph
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
     kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
-    assert kept == [layer]
-    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 8
+    assert kept == sorted(["ratios", "ratios_2", layer], key=kept.index)
+    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 9
     assert replay_probe(load_model(path)).passed
     assert json.loads(load_model(path).metadata[QUANTISED_KEY])["float_layers"] == [layer]
     assert recipe.disagreement([layer]) < 0.03

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from keras import layers
 from cloudnet.errors import ModelError
 from cloudnet.model import (
     INPUT_GAIN,
+    BandRatios,
     FusedNormalization,
     NormalisedReflectance,
     UNetConfig,
@@ -42,6 +44,7 @@ SHAPES = [
     UNetConfig((4, 4, 6), blocks=2, stem=0),
     UNetConfig((4, 4, 6), blocks=2, stem=3),
     UNetConfig((4, 4, 4, 6), blocks=2, stem=0),
+    UNetConfig((4, 6), blocks=2, stem=3, ratios=False),
 ]
 TINY = SHAPES[1]
 
@@ -101,28 +104,35 @@ def test_the_default_net_is_within_its_bars() -> None:
 def test_cost_of_a_tiny_net_by_hand() -> None:
     # Multiply-adds a pixel of the input, weights over the square of the scale: stem 9*4*4/4,
     # 9*4/4 + 4*4/4 at a half, 9*4/16 + 4*6/16 at a quarter, projection 6*4/16, and on the way up
-    # 9*4/4 + 4*4/4, head 4*4/4.
-    macs = 36 + (9 + 4) + (2.25 + 1.5) + 1.5 + (9 + 4) + 4
+    # 9*4/4 + 4*4/4, head 4*4/4. Ratios: means of cells of 2 x 2 pixels 4*4*4/4, contrasts 4*4/4,
+    # and what is learned of them 4*4/4.
+    macs = 36 + (9 + 4) + (2.25 + 1.5) + 1.5 + (9 + 4) + 4 + (16 + 4 + 4)
     # Each convolution without bias and four numbers a channel for its normalisation; projection
-    # and head with bias.
-    parameters = (144 + 16) + (36 + 16 + 16) + (36 + 24 + 24) + (24 + 4) + (36 + 16 + 16) + (16 + 4)
+    # and head with bias. Of the ratios, but what is learned of them.
+    parameters = (
+        16 + (144 + 16) + (36 + 16 + 16) + (36 + 24 + 24) + (24 + 4) + (36 + 16 + 16) + (16 + 4)
+    )
     facts = measure(TINY)
-    assert facts.macs_per_pixel == macs == 71.25
-    assert facts.parameters == parameters == 428
+    assert facts.macs_per_pixel == macs == 95.25
+    assert facts.parameters == parameters == 444
     assert json.loads(facts.to_json()) == {
-        "parameters": 428,
-        "macs_per_pixel": 71.25,
+        "parameters": 444,
+        "macs_per_pixel": 95.25,
         "receptive_field_px": TINY.receptive_field_px,
     }
 
 
 def test_cost_of_a_stem_by_hand() -> None:
-    config = UNetConfig((4,), blocks=1, stem=3)
+    config = UNetConfig((4,), blocks=1, stem=3, ratios=False)
     # To a half 9*4*3/4, to a quarter 9*3*4/16, there 9*4/16 + 4*4/16, and a head of 16 pixels.
     facts = measure(config)
     assert facts.macs_per_pixel == 27 + 6.75 + (2.25 + 1) + 4 == 41
     assert facts.parameters == (108 + 12) + (108 + 16) + (36 + 16 + 16) + (64 + 16) == 392
     assert (config.stride, config.cell_px) == (4, 4)
+    # Means of cells of 4 x 4 pixels 16*4*4/16, contrasts 4*4/16, and 4*4/16 learned of them.
+    facts = measure(replace(config, ratios=True))
+    assert facts.macs_per_pixel == 41 + (16 + 1) + 1
+    assert facts.parameters == 392 + 16
 
 
 # What it takes and gives.
@@ -139,7 +149,7 @@ def test_any_multiple_of_the_stride_comes_out_at_its_size(config: UNetConfig) ->
 
 
 def test_reflectance_is_clipped_and_scaled_inside_the_net() -> None:
-    net = lively(TINY)
+    net = lively(replace(TINY, ratios=False))
     tiles = noise(1, 8, 8)
     tiles[0, 2, 3], tiles[0, 5, 5] = -0.3, 7.0
     clipped = np.clip(tiles, 0.0, 1.6)
@@ -172,6 +182,62 @@ def test_no_data_filled_with_0_looks_to_the_first_convolution_like_its_padding(
     np.testing.assert_allclose(
         answer(stem, tiles)[:, :, :4], answer(stem, tiles[:, :, :8]), atol=1e-6
     )
+
+
+# What ratios it sees.
+
+
+def ratios_of(*cell: float, cell_px: int = 2) -> list[float]:
+    """What the layer says of a cell all of whose pixels have the same red, green, blue, NIR."""
+    tiles = np.broadcast_to(np.float32(cell), (1, cell_px, cell_px, 4))
+    (found,) = np.asarray(BandRatios(cell_px)(tiles)).reshape(-1, 4)
+    return [float(number) for number in found]
+
+
+def test_ratios_are_logarithms_of_neighbouring_bands() -> None:
+    wanted = [*20 * np.log([0.31 / 0.30, 0.32 / 0.31, 0.30 / 0.32]), 0.5 * np.log(0.30) + 1.5]
+    found = ratios_of(0.32, 0.31, 0.30, 0.30)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert max(map(abs, wanted)) < 3, "nothing of it is clipped"
+
+
+def test_ratios_do_not_hang_on_brightness_but_for_that_of_blue() -> None:
+    dim, bright = (ratios_of(*(np.array([0.32, 0.31, 0.30, 0.33]) * n)) for n in (0.3, 2.0))
+    np.testing.assert_allclose(dim[:3], bright[:3], atol=5e-5)
+    assert bright[3] - dim[3] == pytest.approx(0.5 * np.log(2.0 / 0.3), abs=1e-5)
+
+
+def test_ratios_end_at_16_per_cent_and_no_data_is_a_number() -> None:
+    assert ratios_of(0.4, 0.2, 0.4, 0.1)[:3] == [-3, 3, -3]
+    assert ratios_of(0.25, 0.5, 0.25, 0.5)[:3] == [3, -3, 3]
+    no_data = ratios_of(0, 0, 0, 0)
+    assert no_data == ratios_of(-0.1, -0.2, -0.3, -0.4) == ratios_of(1e-3, 0, 2e-3, 1e-3)
+    assert no_data[:3] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert no_data[3] == pytest.approx(0.5 * np.log(2e-3) + 1.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell_px", [2, 4])
+def test_ratios_are_those_of_the_mean_of_each_cell(cell_px: int) -> None:
+    tiles = noise(2, 3 * cell_px, 5 * cell_px) / 20 + 0.3
+    layer = BandRatios(cell_px)
+    found = np.asarray(layer(tiles))
+    assert found.shape == layer.compute_output_shape(tiles.shape) == (2, 3, 5, 4)
+    for image, row, col in ((0, 0, 0), (0, 2, 1), (1, 1, 4)):
+        rows, cols = (slice(i * cell_px, (i + 1) * cell_px) for i in (row, col))
+        wanted = ratios_of(*tiles[image, rows, cols].mean((0, 1)), cell_px=cell_px)
+        np.testing.assert_allclose(found[image, row, col], wanted, atol=5e-5)
+    assert layer.compute_output_shape((None, None, None, 4)) == (None, None, None, 4)
+    assert BandRatios.from_config(layer.get_config()).cell_px == cell_px
+
+
+def test_ratios_reach_the_answer() -> None:
+    net = lively(SHAPES[4])
+    tiles = noise(1, 8, 8)
+    layer = net.get_layer("stem_ratios")
+    wanted = answer(net, tiles)
+    layer.set_weights([np.zeros_like(layer.get_weights()[0])])
+    assert np.abs(answer(net, tiles) - wanted).max() > 1e-3
+    assert "stem_ratios" not in {one.name for one in lively(SHAPES[8]).layers}
 
 
 # How far it sees.
@@ -396,7 +462,10 @@ def test_a_stem_of_less_than_no_channels_is_refused() -> None:
 
 def test_a_configuration_of_before_there_was_a_stem_has_none() -> None:
     first = {"widths": [32, 64, 128, 192], "blocks": 2}
-    assert UNetConfig.from_dict(first) == UNetConfig((32, 64, 128, 192), 2, stem=0)
+    assert UNetConfig.from_dict(first) == UNetConfig((32, 64, 128, 192), 2, stem=0, ratios=False)
+    second = {"widths": [64, 128, 256], "blocks": 2, "stem": 16}
+    assert UNetConfig.from_dict(second) == UNetConfig(ratios=False)
+    assert UNetConfig.from_dict({**second, "ratios": True}) == UNetConfig()
 
 
 # Its file.
