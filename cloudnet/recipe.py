@@ -16,6 +16,7 @@ RECIPES: Mapping[str, TrainConfig] = {
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
+        threshold=0.4,
         keep=LAST,
         name="s2-rgbn",
         version="1.2.0",
