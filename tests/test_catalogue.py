@@ -538,10 +538,11 @@ def test_train_and_test_by_the_protocol(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorflow", reason="the train extra is not installed")
-    from cloudnet import train
+    from cloudnet import recipe, train
 
     tiny = partial(train.TrainConfig, net=tiny_config().net)  # the CLI has no option for it
-    monkeypatch.setattr(train, "TrainConfig", tiny)
+    for module in (train, recipe):
+        monkeypatch.setattr(module, "TrainConfig", tiny)
     run = tmp_path / "run"
     command = ["train", str(data), "--out", str(run), "--protocol", "catalogue"]
     settings = ["--epochs", "1", "--epoch-tiles", "8", "--batch", "4", "--tile-px", "32"]

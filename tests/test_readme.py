@@ -44,10 +44,12 @@ def test_links_lead_somewhere(target: str) -> None:
 
 def test_every_command_and_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the README trains, with the train extra")
-    from cloudnet import train
+    from cloudnet import recipe, train
 
     tiny = partial(train.TrainConfig, net=tiny_config().net)  # the CLI has no option for it
-    monkeypatch.setattr(train, "TrainConfig", tiny)
+    # Both are loaded before: what is loaded meanwhile would keep the tiny net.
+    for module in (train, recipe):
+        monkeypatch.setattr(module, "TrainConfig", tiny)
     shutil.copytree(ROOT / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     ran = 0
