@@ -194,10 +194,12 @@ class BandRatios(layers.Layer):  # type: ignore[misc]
         `BANDS`: green over blue, red over green, NIR over red, blue."""
         # A convolution, as pooling would turn the bands of the whole scene round once more.
         side = self.cell_px
-        each = np.eye(len(BANDS), dtype=np.float32) / side**2
+        each = np.eye(len(BANDS), dtype=self.compute_dtype) / side**2
         mean = keras.ops.conv(reflectance, np.tile(each, (side, side, 1, 1)), side)
         logs = keras.ops.log(keras.ops.maximum(mean, DARK))
-        contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis])
+        contrasts = keras.ops.conv(
+            logs, CONTRASTS[np.newaxis, np.newaxis].astype(self.compute_dtype)
+        )
         return keras.ops.clip(contrasts, -RATIO_LIMIT, RATIO_LIMIT)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
