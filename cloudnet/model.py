@@ -194,10 +194,12 @@ class BandRatios(layers.Layer):  # type: ignore[misc]
         `BANDS`: green over blue, red over green, NIR over red, blue."""
         # A convolution, as pooling would turn the bands of the whole scene round once more.
         side = self.cell_px
-        each = np.eye(len(BANDS), dtype=np.float32) / side**2
+        each = np.eye(len(BANDS), dtype=self.compute_dtype) / side**2
         mean = keras.ops.conv(reflectance, np.tile(each, (side, side, 1, 1)), side)
         logs = keras.ops.log(keras.ops.maximum(mean, DARK))
-        contrasts = keras.ops.conv(logs, CONTRASTS[np.newaxis, np.newaxis])
+        contrasts = keras.ops.conv(
+            logs, CONTRASTS[np.newaxis, np.newaxis].astype(self.compute_dtype)
+        )
         return keras.ops.clip(contrasts, -RATIO_LIMIT, RATIO_LIMIT)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -314,11 +316,11 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
 
     One or two convolutions of stride 2 lead from reflectance to the first level, beside which
     `BandRatios` shows what they hide; separable convolutions (Chollet 2017) do the rest at 1/4,
-    1/8, 1/16 …; the way up adds the coarse level, projected to the finer one's width, to what came down
-    (LinkNet, Chaurasia and Culurciello 2017), which is a U-Net (Ronneberger et al. 2015) without
-    the copies that concatenation costs; the answer is computed at the first level, all pixels of a
-    cell at once. At 1/2 there is but the stem: what is done there moves four times the memory, and
-    that is what a net waits for.
+    1/8, 1/16 …; the way up adds the coarse level, projected to the finer one's width, to what came
+    down (LinkNet, Chaurasia and Culurciello 2017), which is a U-Net (Ronneberger et al. 2015)
+    without the copies that concatenation costs; the answer is computed at the first level, all
+    pixels of a cell at once. At 1/2 there is but the stem: what is done there moves four times the
+    memory, and that is what a net waits for.
 
     Parameters
     ----------

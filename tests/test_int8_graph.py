@@ -73,13 +73,13 @@ def test_ratios_read_reflectance_without_turning_it(recipe: Recipe) -> None:
 
 def test_ratios_have_the_range_that_they_are_clipped_to(recipe: Recipe) -> None:
     nodes = {node.output[0]: node for node in recipe.graph.graph.node}
-    clip = nodes[next(n.input[0] for n in nodes.values() if n.name == "stem_ratios")]
+    clip = nodes[next(n.input[0] for n in nodes.values() if n.name == "spread_ratios")]
     assert clip.op_type == "Clip"
     assert recipe._fixed_ranges()[clip.output[0]] == [{"rmin": -3.0, "rmax": 3.0}]
     reflectance = next(n.input[0] for n in nodes.values() if n.name == "stem")
     assert recipe._fixed_ranges()[reflectance] == [{"rmin": 0.0, "rmax": np.float32(1.6)}]
     assert fixed_layers(recipe.graph) == ["ratios", "ratios_2"]
-    assert "stem_ratios" in layer_names(recipe.graph)
+    assert "spread_ratios" in layer_names(recipe.graph)
 
 
 def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "layer", ["stem", "stem_ratios", "down0_0_depthwise", "up0_project", "head"]
+    "layer", ["stem", "spread_ratios", "down0_0_depthwise", "up0_project", "head"]
 )
 def test_a_layer_is_kept_in_float(
     taught: Path, data: DataSet, recipe: Recipe, tmp_path: Path, layer: str
