@@ -317,10 +317,10 @@ def build_unet(config: UNetConfig, spec: Spec, size_px: int | None = None) -> Ne
     One or two convolutions of stride 2 lead from reflectance to the first level, beside which
     `BandRatios` shows what they hide; separable convolutions (Chollet 2017) do the rest at 1/4,
     1/8, 1/16 …; the way up adds the coarse level, projected to the finer one's width, to what came
-    down (LinkNet, Chaurasia and Culurciello 2017), which is a U-Net (Ronneberger et al. 2015)
-    without the copies that concatenation costs; the answer is computed at the first level, all
-    pixels of a cell at once. At 1/2 there is but the stem: what is done there moves four times the
-    memory, and that is what a net waits for.
+    down (LinkNet, Chaurasia and Culurciello 2017): a U-Net (Ronneberger et al. 2015) but for the
+    copies that concatenation costs there; the answer is computed at the first level, all pixels of
+    a cell at once. At 1/2 there is but the stem: what is done there moves four times the memory,
+    and that is what a net waits for.
 
     Parameters
     ----------
