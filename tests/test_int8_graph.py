@@ -86,11 +86,18 @@ def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(4)
     tiles = rng.uniform(-0.3, 2.5, (3, 24, 40, 4)).astype(np.float32)
     short = recipe.make()
-    for shortcut in ("fold_clipping", "double_in_place", "shorten_names"):
+    for shortcut in ("fold_clipping", "pair_columns", "double_in_place", "shorten_names"):
         monkeypatch.setattr(int8_graph, shortcut, lambda graph: None)
     long = recipe.make()
     kinds = [Counter(node.op_type for node in model.graph.node) for model in (short, long)]
     assert [(kind["Clip"], kind["Resize"]) for kind in kinds] == [(1, 0), (2, 1)]
+    kernels = [
+        [list(entry.ints) for entry in node.attribute if entry.name == "kernel_shape"]
+        for model in (short, long)
+        for node in model.graph.node
+        if node.name == "stem"
+    ]
+    assert kernels == [[[3, 2]], [[3, 3]]]
     np.testing.assert_array_equal(run_graph(short, tiles), run_graph(long, tiles))
 
 
