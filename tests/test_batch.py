@@ -143,7 +143,7 @@ def test_other_settings_are_another_product_which_is_in_the_way(
     scenes: tuple[Path, ...], net: Path, tmp_path: Path
 ) -> None:
     predict_dataset(scenes[:2], tmp_path, net, options=PLAIN)
-    other = replace(PLAIN, threshold=0.4)
+    other = replace(PLAIN, threshold=0.6)
     with pytest.raises(OutputError, match="with other options; give --overwrite"):
         predict_dataset(scenes[:2], tmp_path, net, options=other)
     predict_dataset(scenes[:2], tmp_path, net, options=replace(other, overwrite=True))

@@ -116,7 +116,7 @@ def test_the_settings_tell_what_the_products_depend_on(job: Job) -> None:
     same = replace(job, threads=7, options=replace(job.options, overwrite=True))
     assert same.settings == job.settings
     assert replace(job, sha256="1").settings != job.settings
-    for change in ({"threshold": 0.4}, {"probability": True}, {"exact": True}):
+    for change in ({"threshold": 0.6}, {"probability": True}, {"exact": True}):
         assert replace(job, options=replace(job.options, **change)).settings != job.settings
     reading = replace(job.reading, scale=2e-4)
     assert replace(job, reading=reading).settings != job.settings
