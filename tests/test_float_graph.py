@@ -95,11 +95,11 @@ def test_onnxruntime_never_leaves_its_blocked_layout(raw: Any, tmp_path: Path) -
 def test_shapes_of_the_converter_s_own_naming_are_gone(raw: Any) -> None:
     model = copy.deepcopy(raw)
     name = model.graph.node[0].output[0]
-    shape = ("unk__1", "unk__2", "unk__3", 4)
+    shape = ("own__1", "own__2", "own__3", 4)
     value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
     model.graph.value_info.append(value)
-    assert b"unk__" in model.SerializeToString()
-    assert b"unk__" not in tidied(model).SerializeToString()
+    assert b"own__" in model.SerializeToString()
+    assert b"own__" not in tidied(model).SerializeToString()
 
 
 def test_what_is_tidy_stays_so(raw: Any) -> None:
