@@ -163,14 +163,14 @@ def pair_columns(graph: Proto) -> None:
 
     Two pixels that lie side by side are one of twice the bands, without a copy, so that onnxruntime
     gathers six runs of 8 bytes for an answer, not nine of 4; the weights of each fourth column are
-    0. That saves 8 % of the net's time and gives the same bits. Where the convolution is another,
-    or does not read bytes, nothing is done.
+    0. That saves some 7 % of the net's time and gives the same bits. Where the convolution is
+    another, or does not read bytes, nothing is done.
     """
-    producers, known = makers(graph), constants(graph)
-    quantize = next((node for node in graph.node if graph.input[0].name in node.input), None)
-    if quantize is None or quantize.op_type != "QuantizeLinear":
+    producers, readers, known = makers(graph), users(graph), constants(graph)
+    scene = readers[graph.input[0].name]
+    quantize = next((node for node in scene if node.op_type == "QuantizeLinear"), None)
+    if quantize is None:
         return
-    readers = users(graph)
     (turn,) = readers[quantize.output[0]]
     (bytes_read,) = readers[turn.output[0]]
     (convolution,) = readers[bytes_read.output[0]]

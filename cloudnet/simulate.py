@@ -58,11 +58,10 @@ DOUBT = 1.5
 WHITE_GROUNDS = ("snow", "ice", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
 
-NORTHERN = (35.0, 79.0)
-
 SUN_ZENITH_DEG = {
-    "snow": NORTHERN, "ice": NORTHERN, "taiga": NORTHERN, "plateau": (55.0, 83.0)
-}  # fmt: skip
+    **dict.fromkeys(("snow", "ice", "taiga"), (35.0, 79.0)),
+    "plateau": (55.0, 83.0),
+}
 """Where the sun stands over ground that is found at high latitudes."""
 
 USUAL_SUN_DEG, LOW_SUN_DEG, LOW_SUN_SHARE = (18.0, 68.0), (60.0, 82.0), 0.3

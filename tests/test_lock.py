@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from cloudnet.errors import OutputError
-from cloudnet.lock import lock_path, output_lock
+from cloudnet.lock import _touched, lock_path, output_lock
 
 ROOT = Path(__file__).parents[1]
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cloudnet.lock import output_lock
+from cloudnet.lock import _touched, output_lock
 with output_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -120,24 +118,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloudnet.lock.LEASE_S", 1.0)
 
 
-@contextmanager
-def beating(lock: Path) -> Iterator[None]:
-    """Touch a lock as its holder on another machine does."""
-    ended = threading.Event()
-
-    def touch() -> None:
-        while not ended.wait(0.1):
-            os.utime(lock)
-
-    thread = threading.Thread(target=touch)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 UNTOLD = ["", "no JSON", "[]", '{"pid": "x"}', '{"pid": 1, "host": "elsewhere", "token": "x"}']
 """Locks of which this machine cannot tell whether their process lives; one is just being made."""
 
@@ -148,7 +128,7 @@ def test_a_lock_that_beats_is_believed(tmp_path: Path, content: str) -> None:
     lock = lock_path(tmp_path / "mask.tif")
     lock.write_text(content)
     with (
-        beating(lock),
+        _touched(lock),  # as its holder on another machine does
         pytest.raises(OutputError, match=r"remove .*\.mask\.tif\.lock if there is none") as refused,
         output_lock(tmp_path / "mask.tif"),
     ):
