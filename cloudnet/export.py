@@ -170,6 +170,8 @@ def finish(graph: Proto, spec: Spec, probe: Probe, facts: str) -> None:
     names = [[value.name for value in end] for end in ends]
     if names != [[INPUT_NAME], [OUTPUT_NAMES[spec.contract]]]:
         raise ExportError(f"tf2onnx named input and output {names}, not as the contract asks")
+    # What lies between keeps no shape: tf2onnx's own dimension names would contradict ours.
+    del graph.graph.value_info[:]
     for (value,), dimensions in zip(ends, DIMENSIONS[spec.contract]):
         for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions, strict=True):
             if name:

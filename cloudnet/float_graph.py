@@ -36,7 +36,6 @@ def tidy(graph: Proto) -> None:
     double_by_constants(graph)
     clip_once(graph)
     flatten_bands(graph)
-    equal_sides_in_sums(graph)
 
 
 def double_by_constants(graph: Proto) -> None:
@@ -150,20 +149,6 @@ def _unflatten(graph: Proto, rows: Proto, plane: Proto) -> None:
     _stretch(convolution, lambda columns: columns // bands)
     turn = onnx.helper.make_node("Transpose", rows.input[:1], plane.output[:], perm=[0, 3, 1, 2])
     _replace(graph, [rows, plane], [turn])
-
-
-def equal_sides_in_sums(graph: Proto) -> None:
-    """Give what a sum takes one height and one width, by name.
-
-    Only where onnxruntime knows the shapes of both to be equal does it sum in its blocked layout.
-    tf2onnx's own names would contradict ours.
-    """
-    del graph.value_info[:]
-    for number, node in enumerate(node for node in graph.node if node.op_type == "Add"):
-        shape = [None, None, f"height_{number}", f"width_{number}"]
-        for name in node.input:
-            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-            graph.value_info.append(value)
 
 
 def _pad_by_numbers(convolution: Proto) -> None:

@@ -62,8 +62,8 @@ def _names_of_layers(graph: Proto) -> dict[str, str]:
     """Return the name of each convolution's layer, by its output.
 
     tf2onnx keeps Keras's name in the path of a node, "…/up0_project_1/BiasAdd", but not where it
-    folds the normalisation: then that of the activation or the sum that follows is taken, without
-    "_relu" or "_add". The second convolution of a layer gets a number.
+    folds the normalisation: then that of the activation that follows is taken, without "_relu".
+    The second convolution of a layer gets a number.
     """
     readers = users(graph)
     names: dict[str, str] = {}
@@ -72,7 +72,7 @@ def _names_of_layers(graph: Proto) -> dict[str, str]:
             continue
         paths = [node.name, *(user.name for user in readers[node.output[0]])]
         path = next((path for path in paths if "/" in path), node.name)
-        name = re.sub(r"_(relu|add|norm)$", "", _layer_of(path))
+        name = re.sub(r"_(relu|norm)$", "", _layer_of(path))
         taken = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
         names[node.output[0]] = f"{name}_{taken + 1}" if taken else name
     return names

@@ -125,8 +125,25 @@ def test_the_metadata_say_what_the_net_is(tiny_onnx: Path, tiny_run: Path) -> No
     assert np.ptp(probe.answers) > 1e-3
 
 
-def test_no_name_of_the_converter_s_own_is_left(tiny_onnx: Path, fixed_onnx: Path) -> None:
-    for path in (tiny_onnx, fixed_onnx):
+def shape_between(graph: Any) -> None:
+    """Leave a shape of the converter's own naming between input and output."""
+    shape = ("unk__1", "unk__2", "unk__3", 4)
+    name = graph.graph.node[0].output[0]
+    graph.graph.value_info.append(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+    )
+
+
+def test_no_name_of_the_converter_s_own_is_left(
+    tiny_run: Path,
+    tiny_onnx: Path,
+    fixed_onnx: Path,
+    tmp_path: Path,
+    converted: Callable[..., None],
+) -> None:
+    converted(shape_between)
+    export_onnx(tiny_run, tmp_path / "model.onnx")
+    for path in (tiny_onnx, fixed_onnx, tmp_path / "model.onnx"):
         assert b"unk__" not in path.read_bytes()
 
 

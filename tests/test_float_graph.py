@@ -92,16 +92,6 @@ def test_onnxruntime_never_leaves_its_blocked_layout(raw: Any, tmp_path: Path) -
     assert kinds["Concat"] == kinds["Log"], "ratios and the stem's channels"
 
 
-def test_shapes_of_the_converter_s_own_naming_are_gone(raw: Any) -> None:
-    model = copy.deepcopy(raw)
-    name = model.graph.node[0].output[0]
-    shape = ("own__1", "own__2", "own__3", 4)
-    value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-    model.graph.value_info.append(value)
-    assert b"own__" in model.SerializeToString()
-    assert b"own__" not in tidied(model).SerializeToString()
-
-
 def test_what_is_tidy_stays_so(raw: Any) -> None:
     once = tidied(raw)
     assert tidied(once).graph == once.graph
