@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from cloudnet.spec import CLEAR, CLOUD, NO_DATA
 from cloudnet.tiles import Window
 
 Picture: TypeAlias = NDArray[np.uint8]
+Sums: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
 BLACK_REFLECTANCE, WHITE_REFLECTANCE = 0.02, 0.8
 """Reflectance of red, green and blue that is shown black, and white."""
@@ -54,10 +55,13 @@ def true_color(reflectance: NDArray[np.float32], white: float = WHITE_REFLECTANC
     -------
     (rows, cols, 3) uint8; what is not a number is black.
     """
-    above_black = np.nan_to_num(reflectance[..., :3]) - np.float32(BLACK_REFLECTANCE)
-    share = above_black / np.float32(white - BLACK_REFLECTANCE)
-    shown = np.clip(share, 0.0, 1.0) ** np.float32(1.0 / GAMMA)
-    return np.asarray(np.rint(shown * np.float32(255.0)), dtype=np.uint8)
+    shown = reflectance[..., :3] - np.float32(BLACK_REFLECTANCE)
+    shown /= np.float32(white - BLACK_REFLECTANCE)
+    np.fmax(shown, 0.0, out=shown)  # of a number and what is none, the number
+    np.fmin(shown, 1.0, out=shown)
+    shown **= np.float32(1.0 / GAMMA)
+    shown *= np.float32(255.0)
+    return np.asarray(np.rint(shown, out=shown), dtype=np.uint8)
 
 
 class Quicklook:
@@ -81,8 +85,12 @@ class Quicklook:
         self.rows, self.cols = rows, cols
         self.height, self.width = max(round(rows / shrink), 1), max(round(cols / shrink), 1)
         self.step = max(int(shrink / SAMPLES), 1)
-        # Sums of red, green, blue; numbers of pixels that are valid, cloud, clear, any.
-        self._sums = np.zeros((self.height, self.width, 7), dtype=np.uint32)
+        # A pixel of the picture takes at most (2 * SAMPLES + 1) ** 2 of the scene's, so that sums
+        # of red, green and blue fit 16 bits, and numbers of pixels 8.
+        self._colors = np.zeros((self.height, self.width, 3), dtype=np.uint16)
+        self._valid, self._cloud, self._clear, self._any = np.zeros(
+            (4, self.height, self.width), dtype=np.uint8
+        )
 
     def add(
         self,
@@ -120,26 +128,29 @@ class Quicklook:
         if mask.size == 0:
             return
         shown = mask != NO_DATA if valid is None else valid
-        layers = np.empty((*mask.shape, 7), dtype=np.uint8)
-        layers[..., :3] = true_color(reflectance)
-        layers[~shown, :3] = 0
-        layers[..., 3] = shown
-        layers[..., 4] = mask == CLOUD
-        layers[..., 5] = mask == CLEAR
-        layers[..., 6] = 1
-        sums, part = self._binned(window, layers)
-        self._sums[part.slices] += sums
+        colors = true_color(reflectance)
+        colors *= shown[..., np.newaxis]
+        down, across = self._bins(window)
+        self._colors[down.place, across.place] += _binned(colors.astype(np.uint16), down, across)
+        for counts, counted in (
+            (self._valid, shown),
+            (self._cloud, mask == CLOUD),
+            (self._clear, mask == CLEAR),
+            (self._any, np.ones(mask.shape, dtype=np.bool_)),
+        ):
+            counts[down.place, across.place] += _binned(counted.view(np.uint8), down, across)
 
     def replace_mask(self, parts: Iterable[tuple[Window, NDArray[np.uint8]]]) -> None:
         """Forget the mask and take another one, window by window, for the same colours."""
-        self._sums[..., 4:6] = 0
+        self._cloud[...] = self._clear[...] = 0
         for window, whole in parts:
             mask = whole[self._sampled(window)]
             if mask.size == 0:
                 continue
-            layers = np.stack([mask == CLOUD, mask == CLEAR], axis=2).astype(np.uint8)
-            sums, part = self._binned(window, layers)
-            self._sums[part.slices][..., 4:6] += sums
+            down, across = self._bins(window)
+            for counts, value in ((self._cloud, CLOUD), (self._clear, CLEAR)):
+                counted = (mask == value).view(np.uint8)
+                counts[down.place, across.place] += _binned(counted, down, across)
 
     def _sampled(self, window: Window) -> tuple[slice, slice]:
         """Return the pixels of a window that are looked at, as an index into it."""
@@ -148,30 +159,32 @@ class Quicklook:
             slice(-window.col % self.step, None, self.step),
         )
 
-    def _binned(self, window: Window, layers: Picture) -> tuple[NDArray[np.uint32], Window]:
-        """Return sums of layers (rows, cols, n), as sampled, over the picture's pixels, and their
-        place."""
+    def _bins(self, window: Window) -> tuple[_Bins, _Bins]:
+        """Return how a window, as sampled, is shared out to the picture's rows and columns."""
         rows, cols = (
             np.arange(n)[place]
             for n, place in zip((window.rows, window.cols), self._sampled(window))
         )
-        down, first_row = _bins(window.row + rows, self.rows, self.height)
-        across, first_col = _bins(window.col + cols, self.cols, self.width)
-        sums = np.add.reduceat(layers, down, axis=0, dtype=np.uint32)
-        sums = np.add.reduceat(sums, across, axis=1, dtype=np.uint32)
-        return sums, Window(first_row, first_col, sums.shape[0], sums.shape[1])
+        return (
+            _share_out(window.row + rows, self.rows, self.height),
+            _share_out(window.col + cols, self.cols, self.width),
+        )
 
     def picture(self) -> Picture:
         """Return the scene in true colour, (height, width, 3); grey where no data."""
-        pixels = self._sums[..., 3:4]
-        means = (self._sums[..., :3] + pixels // 2) // np.maximum(pixels, 1)
-        return np.where(pixels > 0, means, NO_DATA_COLOR).astype(np.uint8)
+        # Whole numbers of 16 bits: what float32 makes of their quotients has the right whole part.
+        pixels = self._valid.astype(np.float32)[..., np.newaxis]
+        means = self._colors + pixels // 2
+        means /= np.maximum(pixels, 1)
+        image = means.astype(np.uint8)
+        image[self._valid == 0] = NO_DATA_COLOR
+        return image
 
     def mask(self) -> NDArray[np.uint8]:
         """Return the mask, (height, width): what most pixels say; 255 where most say nothing."""
-        cloud, clear, pixels = (self._sums[..., layer] for layer in (4, 5, 6))
-        mask = np.where(cloud >= clear, np.uint8(CLOUD), np.uint8(CLEAR))
-        mask[(2 * (cloud + clear) < pixels) | (pixels == 0)] = NO_DATA
+        told = self._cloud + self._clear
+        mask = np.where(self._cloud >= self._clear, np.uint8(CLOUD), np.uint8(CLEAR))
+        mask[(told < self._any - told) | (self._any == 0)] = NO_DATA
         return mask
 
     def image(self, times: int = 1) -> Picture:
@@ -180,10 +193,9 @@ class Quicklook:
         The outline is the cloud's own outermost pixels: cloud with clear above, below or beside it.
         Each pixel of the picture is repeated `times` across and down before the outline is drawn.
         """
-        image, mask = (
-            part.repeat(times, axis=0).repeat(times, axis=1)
-            for part in (self.picture(), self.mask())
-        )
+        image, mask = self.picture(), self.mask()
+        if times > 1:
+            image, mask = (part.repeat(times, 0).repeat(times, 1) for part in (image, mask))
         image[outline(mask)] = OUTLINE_COLOR
         return image
 
@@ -213,13 +225,37 @@ def png(image: Picture) -> bytes:
         return bytes(memory.read())
 
 
-def _bins(pixels: NDArray[np.intp], total: int, bins: int) -> tuple[NDArray[np.intp], int]:
-    """Share pixels of an axis out to bins, where pixel p of `total` belongs to p * bins // total.
+class _Bins(NamedTuple):
+    """Where each bin of an axis begins among its pixels, the pixels, and the bins' place."""
 
-    Returns
-    -------
-    starts, first
-        Where each bin begins among the pixels, and the number of the first bin.
-    """
+    starts: NDArray[np.intp]
+    pixels: int
+    place: slice
+
+
+def _share_out(pixels: NDArray[np.intp], total: int, bins: int) -> _Bins:
+    """Share pixels of an axis out to bins: pixel p of `total` belongs to p * bins // total."""
     numbers = pixels * bins // total
-    return np.flatnonzero(np.diff(numbers, prepend=-1)), int(numbers[0])
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    return _Bins(starts, pixels.size, slice(int(numbers[0]), int(numbers[0]) + starts.size))
+
+
+def _binned(layer: Sums, down: _Bins, across: _Bins) -> Sums:
+    """Return the sums of a layer (rows, cols, ...) over bins, in the layer's own whole numbers."""
+    return _sum_bins(_sum_bins(layer, down, 0), across, 1)
+
+
+def _sum_bins(layer: Sums, bins: _Bins, axis: int) -> Sums:
+    """Return the sums over the bins of an axis, as `np.add.reduceat` does.
+
+    All first pixels of the bins, then all second ones: 3 to 40 times as fast.
+    """
+    if bins.starts.size == bins.pixels:
+        return layer
+    sizes = np.diff(bins.starts, append=bins.pixels)
+    sums: Sums = np.take(layer, bins.starts, axis=axis)
+    for nth in range(1, sizes.max()):
+        longer = np.flatnonzero(sizes > nth)
+        place = (slice(None),) * axis + (slice(None) if longer.size == sizes.size else longer,)
+        sums[place] += np.take(layer, bins.starts[longer] + nth, axis=axis)
+    return sums

@@ -200,8 +200,27 @@ def test_png_of_one_pixel() -> None:
 def test_bins_leave_no_pixel_of_the_picture_empty() -> None:
     for total in range(1, 30):
         for bins in range(1, total + 1):
-            starts, first = quicklook._bins(np.arange(total), total, bins)
-            assert (first, starts[0], len(starts)) == (0, 0, bins)
+            shared = quicklook._share_out(np.arange(total), total, bins)
+            assert shared.place == slice(0, bins)
+            assert (shared.starts[0], len(shared.starts)) == (0, bins)
+
+
+def test_sums_of_bins_are_those_that_numpy_reduces() -> None:
+    layer = np.random.default_rng(3).integers(0, 200, (23, 17, 3)).astype(np.uint16)
+    for bins in (1, 2, 5, 16, 17):
+        shared = quicklook._share_out(np.arange(17), 17, bins)
+        wanted = np.add.reduceat(layer, shared.starts, axis=1)
+        np.testing.assert_array_equal(quicklook._sum_bins(layer, shared, 1), wanted)
+
+
+def test_the_brightest_scene_does_not_overflow_the_sums() -> None:
+    """Some 7.99 pixels of the scene a side of the picture's, the most that are looked at."""
+    rows = cols = 799
+    made = Quicklook(rows, cols, 100)
+    assert made.step == 1
+    white = np.ones((rows, cols, 4), dtype=np.float32)
+    made.add(Window(0, 0, rows, cols), white, np.ones((rows, cols), dtype=np.uint8))
+    assert (made.picture() == 255).all() and (made.mask() == 1).all()
 
 
 def test_a_large_scene_is_looked_at_in_steps_that_leave_no_pixel_empty() -> None:
