@@ -173,10 +173,10 @@ class Quicklook:
     def picture(self) -> Picture:
         """Return the scene in true colour, (height, width, 3); grey where no data."""
         # Whole numbers of 16 bits: what float32 makes of their quotients has the right whole part.
-        pixels = self._valid.astype(np.float32)[..., np.newaxis]
-        means = self._colors + pixels // 2
-        means /= np.maximum(pixels, 1)
-        image = means.astype(np.uint8)
+        some, half = np.maximum(self._valid, 1).astype(np.float32), self._valid // 2
+        image = np.empty((self.height, self.width, 3), dtype=np.uint8)
+        for band in range(3):
+            image[..., band] = (self._colors[..., band] + half) / some
         image[self._valid == 0] = NO_DATA_COLOR
         return image
 
