@@ -17,6 +17,8 @@ Proto: TypeAlias = Any
 CLIPPING = ("Min", "Max", "Clip", "Mul", "Transpose")
 """What becomes of reflectance before the first convolution."""
 
+SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Transpose")
+"""What turns the one channel of an answer to its place."""
 
 DOUBLING = "doubling"
 """Name of the scales of a resize that repeats each cell twice both ways."""
@@ -36,6 +38,7 @@ def tidy(graph: Proto) -> None:
     double_by_constants(graph)
     clip_once(graph)
     flatten_bands(graph)
+    shape_before_sigmoid(graph)
 
 
 def double_by_constants(graph: Proto) -> None:
@@ -124,6 +127,25 @@ def _flatten(graph: Proto, turn: Proto) -> None:
         if name not in known:
             tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), name)
             graph.initializer.append(tensor)
+
+
+def shape_before_sigmoid(graph: Proto) -> None:
+    """Give the answer its shape before the sigmoid, which comes last then.
+
+    Between two nodes a change of shape costs nothing; the last one copies the whole scene.
+    """
+    producers, shaping = makers(graph), []
+    node = producers[graph.output[0].name]
+    while node.op_type in SHAPING and node.input[0] in producers:
+        shaping.append(node)
+        node = producers[node.input[0]]
+    if node.op_type != "Sigmoid" or not shaping:
+        return
+    last, first = shaping[0], shaping[-1]
+    first.input[0], node.input[0] = node.input[0], node.output[0]
+    node.output[:], last.output[:] = last.output[:], node.output[:]
+    graph.node.remove(node)
+    graph.node.append(node)
 
 
 def unflatten_bands(graph: Proto) -> None:

@@ -131,6 +131,12 @@ def test_means_of_cells_are_read_where_bands_lie(raw: Any) -> None:
                 assert not any(settings.get("pads", []))
 
 
+def test_the_answer_has_its_shape_before_the_sigmoid(raw: Any) -> None:
+    """A shape that is changed last is a copy of the whole scene."""
+    assert raw.graph.node[-1].op_type != "Sigmoid"
+    assert tidied(raw).graph.node[-1].op_type == "Sigmoid"
+
+
 def test_layers_have_the_names_of_keras(raw: Any) -> None:
     names = layer_names(prepare(tidied(raw)))
     assert names == layer_names(prepare(raw))
