@@ -12,18 +12,17 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=8,
+        epochs=24,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
         threshold=0.4,
         keep=LAST,
         name="s2-rgbn",
-        version="1.2.0",
+        version="1.3.0",
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,
-            pasted=0.08,
             trust=(("human", 1.5), ("clear by inspection", 2.0), ("SCL", 0.7)),
             balanced=True,
         ),
