@@ -136,7 +136,7 @@ def _cirrus(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer:
     turned = angle + rng.normal(0.0, 10.0)
     fibres = fractal_field(rng, torus, Spectrum(-1.5, 600 / pixel_m, 1.3 * stretch, turned))
     veil = fractal_field(rng, torus, Spectrum(-3.0, 6000 / pixel_m, 2.0, angle))
-    shape, mean = veil + 0.5 * streaks, _log_uniform(rng, 0.15, 2.5)
+    shape, mean = veil + 0.5 * streaks, _log_uniform(rng, 0.3, 2.5)
     if rng.random() < 0.4:  # cirrostratus, a veil without gaps
         inside, rough = np.exp(0.3 * shape), 0.25
     else:

@@ -40,12 +40,8 @@ from cloudnet.light import (
 from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
 
 CLOUD_THICKNESS = 0.3
-"""Optical thickness from which a pixel is cloud under a sun at `LABEL_SUN_DEG`. Over dark ground it
-adds some 0.03 of reflectance, which the eye sees in a picture: thin cloud counts as cloud."""
-
-LABEL_SUN_DEG = 30.0
-"""Under a lower sun light goes a longer way through cloud, and less is enough to be seen: a veil
-that adds 0.03 here adds 0.1 with the sun at 70 degrees."""
+"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.03 of reflectance,
+which the eye sees in a picture: thin cloud counts as cloud."""
 
 HAZE_DOUBT = 4.0
 """How many times as thick as cloud haze has to be to count as such; thinner, people differ."""
@@ -195,7 +191,7 @@ def simulate_scene(
         clear[..., index] = np.maximum(seen, DARKEST)
 
     def miss(layer: CloudLayer) -> float:
-        share = _cloud_fraction(_label(clear, layer, bands, geometry))
+        share = _cloud_fraction(_label(clear, layer, bands))
         return max(cover[0] - share, share - cover[1], 0.0)
 
     for _ in range(attempts - 1):
@@ -239,38 +235,20 @@ def compose_clouds(
     return _compose(clear, "given", weather, bands, rng)
 
 
-def thickness_label(
-    thickness: Field,
-    ground_blue: Field | float = 0.0,
-    *,
-    brightness: float = 1.0,
-    haze: bool = False,
-) -> NDArray[np.uint8]:
+def thickness_label(thickness: Field, ground_blue: Field | float = 0.0) -> NDArray[np.uint8]:
     """Label optical thickness: 1 from CLOUD_THICKNESS times DOUBT, 0 below CLOUD_THICKNESS over
-    DOUBT, 255 in between; both over the `brightness` of thin cloud as `thin_brightness` gives it.
+    DOUBT, 255 in between.
 
     Over ground that is as white as cloud nobody sees thin cloud, and to call it cloud would teach
     that snow is: the more of the blue light the ground below throws back (`ground_blue`, at the top
-    of clear air), the thicker cloud has to be, up to WHITE_THICKNESS under any sun. Haze is cloud
-    from HAZE_DOUBT times that.
+    of clear air), the thicker cloud has to be, up to WHITE_THICKNESS.
     """
     white = np.clip((ground_blue - DARK_BLUE) / (WHITE_BLUE - DARK_BLUE), 0.0, 1.0)
-    dark = CLOUD_THICKNESS * DOUBT / brightness
-    seen = dark * np.exp(white * math.log(WHITE_THICKNESS / dark))
-    unseen = CLOUD_THICKNESS / DOUBT / brightness * np.exp(white * math.log(brightness))
-    label = np.where(thickness >= seen * (HAZE_DOUBT if haze else 1.0), CLOUD, NO_DATA)
-    label[thickness < unseen] = CLEAR
-    return label.astype(np.uint8)
-
-
-def thin_brightness(cos_sun: float, asymmetry: float) -> float:
-    """Reflectance of thin cloud, relative to the same cloud with the sun at LABEL_SUN_DEG."""
-    thin = np.array(0.01, np.float32)
-    here, there = (
-        float(two_stream(thin, cosine, asymmetry)[0])
-        for cosine in (cos_sun, math.cos(math.radians(LABEL_SUN_DEG)))
-    )
-    return here / there
+    dark = CLOUD_THICKNESS * DOUBT
+    seen = dark * (WHITE_THICKNESS / dark) ** white
+    label = np.where(thickness >= seen, CLOUD, NO_DATA).astype(np.uint8)
+    label[thickness < CLOUD_THICKNESS / DOUBT] = CLEAR
+    return label
 
 
 def _check(size: Size, bands: Sequence[str], optics: Mapping[str, Band]) -> None:
@@ -394,14 +372,14 @@ def _shading(layer: CloudLayer, geometry: Geometry, contrast: float) -> Field:
     return shading
 
 
-def _label(
-    clear: Field, layer: CloudLayer, bands: Sequence[str], geometry: Geometry
-) -> NDArray[np.uint8]:
+def _label(clear: Field, layer: CloudLayer, bands: Sequence[str]) -> NDArray[np.uint8]:
     """Label a layer of cloud over clear ground (rows, cols, bands)."""
     thickness = layer.thickness[: clear.shape[0], : clear.shape[1]].astype(np.float32)
+    thickness_seen = thickness / (HAZE_DOUBT if layer.angstrom > 0.0 else 1.0)
     blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
-    brightness = thin_brightness(geometry.cos_sun, layer.asymmetry)
-    label = thickness_label(thickness, blue, brightness=brightness, haze=layer.angstrom > 0.0)
+    label = thickness_label(thickness_seen, blue)
+    if layer.angstrom > 0.0:
+        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS / DOUBT)] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
     return label
 
@@ -411,7 +389,7 @@ def _compose(
 ) -> SimulatedScene:
     size, layer, geometry = (clear.shape[0], clear.shape[1]), weather.layer, weather.geometry
     thickness = layer.thickness[: size[0], : size[1]].astype(np.float32)
-    label = _label(clear, layer, bands, geometry)
+    label = _label(clear, layer, bands)
     cloudy = clear.astype(np.float32)
     if layer.kind == "none":
         shadow = np.zeros(size, np.bool_)

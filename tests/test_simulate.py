@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 import pytest
@@ -23,21 +22,18 @@ from cloudnet.light import (
     Air,
     Geometry,
     clear_air,
-    two_stream,
 )
 from cloudnet.simulate import (
     CLOUD_THICKNESS,
     DARK_BLUE,
     DOUBT,
     HAZE_DOUBT,
-    LABEL_SUN_DEG,
     WHITE_BLUE,
     WHITE_THICKNESS,
     SimulatedScene,
     compose_clouds,
     simulate_scene,
     thickness_label,
-    thin_brightness,
 )
 from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
 
@@ -167,9 +163,7 @@ def test_a_scene_refuses_arrays_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize("cloud", CLOUDS[1:])
 def test_the_label_is_that_of_the_optical_thickness(cloud: str) -> None:
-    """Of a sun that stands where labels are told by."""
-    ground, rng = even(VEGETATION, (128, 128)), np.random.default_rng(2)
-    scene = compose_clouds(ground, rng, cloud=cloud, geometry=Geometry(LABEL_SUN_DEG, 150.0))
+    scene = simulate_scene(2, (128, 128), ground="fields", cloud=cloud)
     thickness = scene.optical_thickness
     low, high = CLOUD_THICKNESS / DOUBT, CLOUD_THICKNESS * DOUBT
     high *= HAZE_DOUBT if cloud == "haze" else 1.0
@@ -198,25 +192,6 @@ def test_over_white_ground_cloud_counts_once_it_can_be_seen() -> None:
         assert label.tolist() == sorted(label, key=[CLEAR, NO_DATA, CLOUD].index)
     mixed = thickness_label(np.full(2, 3.0), np.array([0.05, 0.9]))
     assert mixed.tolist() == [CLOUD, NO_DATA], "pixel by pixel"
-
-
-def test_under_a_low_sun_less_cloud_is_enough() -> None:
-    """It adds as much light there; over snow nobody sees it all the same."""
-    high, low = (math.cos(math.radians(angle)) for angle in (LABEL_SUN_DEG, 75.0))
-    assert thin_brightness(high, 0.75) == pytest.approx(1.0)
-    brightness = thin_brightness(low, 0.75)
-    least = np.array([0.45 / brightness * 1.01, 0.2 / brightness * 0.99], np.float32)
-    added = two_stream(least, low, 0.75)[0]
-    assert added == pytest.approx(two_stream(least * brightness, high, 0.75)[0], rel=0.15)
-    assert thickness_label(least, brightness=brightness).tolist() == [1, 0]
-    assert thickness_label(least).tolist() == [0, 0]
-    snow = np.array([0.19, 3.0, 6.1], np.float32)
-    assert thickness_label(snow, 0.9, brightness=brightness).tolist() == [0, 255, 1]
-
-
-def test_haze_is_cloud_only_where_it_is_thick() -> None:
-    thickness = np.array([0.1, 0.3, 1.0, 1.7, 1.9], np.float32)
-    assert thickness_label(thickness, haze=True).tolist() == [0, 255, 255, 255, 1]
 
 
 def test_a_composed_scene_is_labelled_by_the_ground_below(monkeypatch: pytest.MonkeyPatch) -> None:
