@@ -12,7 +12,7 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=24,
+        epochs=8,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
