@@ -561,6 +561,19 @@ def test_ctrl_c_leaves_a_run_and_says_how_to_go_on(
     assert f"--resume: {tmp_path / 'run'}" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "train"])
+def test_ctrl_c_is_130_before_the_work_begins_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cloudnet.dataset.open_dataset", stop)
+    out: list[str | Path] = ["--out", tmp_path / "run"] if command == "train" else []
+    result = invoke(command, tmp_path, *out)
+    assert (result.exit_code, result.stderr.strip()) == (130, "Aborted!")
+
+
 def test_the_demo_tells_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo = pytest.importorskip("cloudnet.demo", reason="the demo needs the train extra")
 
