@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cloudnet._version import __version__
 from cloudnet.commands import main
-from cloudnet.commands.options import share_bar
+from cloudnet.commands.options import count_bar, share_bar
 from cloudnet.commands.train import ProgressBar, _describe_result
 from cloudnet.compare import DEFAULT_ATOL, Comparison, replay_probe
 from cloudnet.run import Run
@@ -635,6 +635,22 @@ def test_training_is_shown_with_a_bar_on_a_terminal_and_in_lines_elsewhere(
         assert "4/4" in stdout.getvalue()
     else:
         assert stdout.getvalue().splitlines() == lines
+
+
+def test_training_goes_on_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [progress(1), progress(2, validation_iou=0.25, epoch_ended=True)]
+    monkeypatch.setattr(sys, "stdout", None)
+    with ProgressBar() as bar:
+        for step in steps:
+            bar.show(step)
+
+
+def test_lines_go_nowhere_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdout", None)
+    with count_bar("scenes", 1) as (advance, say, _):
+        say("a.tif: cloud 10 %")
+        advance(1)
 
 
 def test_copies_of_a_run_are_found_by_folder_or_file(

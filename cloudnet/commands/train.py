@@ -212,7 +212,7 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Draw where training is."""
-        live = sys.stdout.isatty()
+        live = sys.stdout is not None and sys.stdout.isatty()
         if progress.epoch_ended:
             line = _describe(progress)
             click.echo(f"\r{line}{CLEAR_TO_END}" if live else line)
