@@ -217,6 +217,13 @@ def test_inspect_draws_a_sheet(geotiff_dataset: Path, tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_inspect_refuses_a_sheet_that_is_no_png_before_it_reads(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="sheets need the train extra")
+    result = invoke("inspect", make_dataset(tmp_path), "--sheet", tmp_path / "sheet.jpg")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "sheet.jpg: a contact sheet is a PNG" in result.stderr
+
+
 def test_inspect_exits_with_1_where_there_are_problems(tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "data", scenes=3)
     (folder / "masks" / "scene01.tif").unlink()
