@@ -376,6 +376,25 @@ def test_evaluate_draws_the_worst(
     assert "ends in .png" in named.stderr
 
 
+def test_evaluate_shows_scores_that_cannot_be_written(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    (tmp_path / "file").touch()
+    result = invoke(
+        "evaluate", data, "--predictions", data / "masks", "--csv", tmp_path / "file" / "scores.csv"
+    )
+    assert result.exit_code == 2
+    assert "scores.csv cannot be written" in result.stderr
+    assert "precision" in result.stdout
+
+
+def test_evaluate_writes_no_two_files_of_one_name(tmp_path: Path) -> None:
+    files = ["--csv", tmp_path / "a.png", "--worst", tmp_path / "a.png"]
+    result = invoke("evaluate", make_dataset(tmp_path / "data"), *files)
+    assert result.exit_code == 2
+    assert "--csv and --worst are one file" in result.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_evaluate_leaves_out_what_is_bad_and_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "data", scenes=3)
     (folder / "masks" / "scene01.tif").unlink()
