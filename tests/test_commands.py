@@ -418,6 +418,10 @@ def test_simulate_writes_a_data_set(tmp_path: Path) -> None:
     assert "24 x 24 (3)" in invoke("inspect", folder).stdout
     one = invoke(*arguments, "--scenes", "1", "--overwrite")
     assert (one.exit_code, one.stdout) == (0, f"{folder}: 1 scene\n")
+    assert "24 x 24 (1)" in invoke("inspect", folder).stdout
+    other = invoke(*arguments, "--scenes", "2", "--layout", "catalogue", "--overwrite")
+    assert other.exit_code == 0
+    assert "24 x 24 (2)" in invoke("inspect", folder).stdout
 
 
 def test_simulate_in_the_catalogues_layout(tmp_path: Path) -> None:
