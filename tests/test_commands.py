@@ -508,6 +508,14 @@ def test_a_recipe_is_trained_with_the_options_given_instead_of_its_own(
     assert config == [replace(small, batch=default, seed=0)]
 
 
+def test_a_recipe_takes_no_patience(tmp_path: Path) -> None:
+    result = invoke(
+        "train", tmp_path, "--out", tmp_path / "run", "--recipe", "s2-rgbn", "--patience", "3"
+    )
+    assert result.exit_code == 2
+    assert "--patience chooses the best net, and a --recipe keeps the last" in result.stderr
+
+
 def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
     geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
