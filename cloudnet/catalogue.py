@@ -29,6 +29,7 @@ from cloudnet.fetch import (
     size_of,
 )
 from cloudnet.files import writable_folder, write_text
+from cloudnet.lock import output_lock
 from cloudnet.report import evaluation_json
 from cloudnet.run import Run
 from cloudnet.runtime import load_model
@@ -113,14 +114,20 @@ def fetch_catalogue(
     FetchError, ArchiveError
         When the record or a file cannot be had, or is not what it says.
     OutputError
-        When something is in the way, cannot be written, or the disk has not enough room.
+        When something is in the way, cannot be written, or the disk has not enough room, or when
+        another process fetches to the folder.
     """
-    source = source or Source()
-    shelf = _Shelf(writable_folder(folder), on_progress or (lambda progress: None))
+    with output_lock(writable_folder(folder) / NOTES_FILE):
+        shelf = _Shelf(folder, on_progress or (lambda progress: None))
+        return _fetch_to(shelf, source or Source(), discard_archives)
+
+
+def _fetch_to(shelf: _Shelf, source: Source, discard_archives: bool) -> list[str]:
+    """Fetch and unpack what the shelf lacks; the lock is ours."""
     files = _files_of(source)
     try:
         plan = _plan(files, shelf)
-        require_room(folder, _room(plan, discard_archives), "for the catalogue")
+        require_room(shelf.folder, _room(plan, discard_archives), "for the catalogue")
         done = []
         for step in plan:
             if step.fetch:
@@ -133,7 +140,7 @@ def fetch_catalogue(
                 shelf.discard(step.remote)
     except OSError as error:
         cause = error.strerror or error
-        raise OutputError(f"{error.filename or folder} cannot be read: {cause}") from error
+        raise OutputError(f"{error.filename or shelf.folder} cannot be read: {cause}") from error
     return done
 
 

@@ -29,6 +29,9 @@ Mask: TypeAlias = NDArray[np.uint8]
 SCENE_FOLDERS = ("subscenes", "scenes")
 MASK_FOLDER = "masks"
 
+SCENES_FILE = "scenes.csv"
+"""A row a scene: its place, its kind of label, its kind of ground."""
+
 TAGS_FILE = "classification_tags.csv"
 """Of the Sentinel-2 Cloud Mask Catalogue, beside its scenes: a row a scene, tags of 0 and 1."""
 
@@ -162,7 +165,8 @@ def open_dataset(
     reading
         What the scenes' files do not tell of their bands and units.
     skip_bad
-        Leave out scenes with a problem, instead of refusing the data set.
+        Leave out scenes with a problem, instead of refusing the data set. Masks are read whole for
+        it; otherwise a value in their midst that is none of a mask shows when it is read.
 
     Raises
     ------
@@ -178,7 +182,7 @@ def open_dataset(
         if folder.resolve() in seen:
             raise DatasetError(f"{folder} is given twice; name each folder once")
         seen.add(folder.resolve())
-        found, wrong = _read_folder(folder, reading or Reading())
+        found, wrong = _read_folder(folder, reading or Reading(), skip_bad)
         scenes += found
         problems += wrong
     if problems and not skip_bad:
@@ -242,6 +246,10 @@ def _open_raster(path: Path) -> Any:
 def _read_npy(path: Path, window: Window) -> Mask:
     """Read a window of a mask in an array file."""
     array = map_npy(path)
+    if array.dtype.kind not in "buif":
+        raise DatasetError(
+            f"{path} holds {array.dtype}; a mask holds 0 clear, 1 cloud, 255 unlabelled"
+        )
     if array.ndim == 2:
         return _check_values(path, np.array(array[window.slices]))
     if array.ndim != 3 or array.shape[2] not in (2, 3):
@@ -273,7 +281,9 @@ def _check_values(path: Path, values: NDArray[Any]) -> Mask:
     return values.astype(np.uint8, copy=False)
 
 
-def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], list[str]]:
+def _read_folder(
+    folder: Path, reading: Reading, whole_masks: bool
+) -> tuple[list[LabelledScene], list[str]]:
     """Return the scenes of one folder and what is wrong in it."""
     if not folder.is_dir():
         raise DatasetError(f"{folder} is no folder" if folder.exists() else f"{folder} is missing")
@@ -287,12 +297,19 @@ def _read_folder(folder: Path, reading: Reading) -> tuple[list[LabelledScene], l
     masks = _by_name(folder / MASK_FOLDER)
     if not paths:
         raise DatasetError(f"{folder / layouts[0]} holds no .npy or .tif scene")
-    rows, tags = _read_csv(folder / "scenes.csv"), _read_tags(folder / TAGS_FILE)
+    rows, tags = _read_csv(folder / SCENES_FILE), _read_tags(folder / TAGS_FILE)
+    if rows and not rows.keys() & paths.keys():
+        raise DatasetError(
+            f"{folder / SCENES_FILE} names no scene of {folder / layouts[0]}, but {min(rows)!r}; "
+            "its column scene holds their names, without suffix"
+        )
     scenes, problems = [], []
     for name, found in paths.items():
         candidates = masks.pop(name, [])
         try:
             scene = _pair(found, candidates, rows.get(name, {}), reading)
+            if whole_masks:
+                scene.count_labels()
             scenes.append(tags[name].on(scene) if name in tags else scene)
         except CloudnetError as error:
             problems.append(str(error))
@@ -359,9 +376,10 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if "scene" not in (reader.fieldnames or ()):
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            if "scene" not in reader.fieldnames:
                 raise DatasetError(f"{path} has no column named scene")
-            return {row["scene"]: row for row in reader}
+            return {(row["scene"] or "").strip(): row for row in reader}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is no readable CSV file ({error})") from error
 

@@ -134,11 +134,17 @@ class StoredMasks:
         return None
 
     def parts(self, labelled: LabelledScene) -> Iterator[Part]:
-        """Yield the parts of a scene; raises DatasetError where its mask holds other values."""
-        for row in range(0, labelled.rows, SLAB_ROWS):
-            window = Window(row, 0, SLAB_ROWS, labelled.cols).clip(labelled.rows, labelled.cols)
-            found = read_mask(self._paths[labelled.name], window)
-            yield Part(window, labelled.read_mask(window), found, None)
+        """Yield the parts of a scene; raises DatasetError where its mask holds other values.
+
+        Where the scene has no data nothing counts as found, whatever the masks' maker put there.
+        """
+        with labelled.open() as scene:
+            for row in range(0, labelled.rows, SLAB_ROWS):
+                window = Window(row, 0, SLAB_ROWS, labelled.cols).clip(labelled.rows, labelled.cols)
+                found = read_mask(self._paths[labelled.name], window)
+                _, valid = scene.read(window)
+                found[~valid] = NO_DATA
+                yield Part(window, labelled.read_mask(window), found, None)
 
 
 def evaluate_model(

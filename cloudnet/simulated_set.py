@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import rasterio
 from rasterio.transform import Affine
 
 from cloudnet.clouds import CLOUDS
-from cloudnet.errors import DatasetError
+from cloudnet.dataset import SCENES_FILE
+from cloudnet.errors import DatasetError, OutputError
 from cloudnet.fields import Size
 from cloudnet.files import whole_file, write_text
 from cloudnet.ground import GROUNDS
@@ -25,6 +27,9 @@ COLUMNS = (
     "scene", "rows", "cols", "source", "labels", "group", "cloud_fraction", "unlabelled_fraction",
 )  # fmt: skip
 """Of scenes.csv."""
+
+NAME = re.compile(rf"sim_\d+_\d{{4,}}_({'|'.join(GROUNDS)})_({'|'.join(CLOUDS)})")
+"""Of a simulated scene: its data set's seed, its number, its ground and cloud."""
 
 BARELY_CLOUDY = 0.02
 """Cloud cover up to which there is none over white ground, where haze and contrails go unseen."""
@@ -111,8 +116,33 @@ def write_dataset(
         paths.append(_WRITERS[layout](Path(folder), name, scene, index))
         shares = [f"{(scene.label == value).mean():.4f}" for value in (CLOUD, NO_DATA)]
         rows.writerow([name, *size, "cloudnet.simulate", "simulated", name, *shares])
-    write_text(Path(folder) / "scenes.csv", table.getvalue())
+    write_text(Path(folder) / SCENES_FILE, table.getvalue())
     return paths
+
+
+def remove_simulated(folder: Path) -> None:
+    """Remove the simulated scenes of a folder, in either layout, and other files not at all.
+
+    Its scenes.csv goes first: what is left of the others, if that is stopped, is no data set that
+    looks finished.
+
+    Raises
+    ------
+    OutputError
+        When a file cannot be removed.
+    """
+    parts = [folder / part for part in ("scenes", "subscenes", "masks")]
+    files = [path for part in parts if part.is_dir() for path in part.iterdir()]
+    try:
+        (folder / SCENES_FILE).unlink(missing_ok=True)
+        for path in files:
+            if path.suffix in (".tif", ".npy") and NAME.fullmatch(path.stem):
+                path.unlink()
+        for part in parts:
+            if part.is_dir() and not any(part.iterdir()):
+                part.rmdir()
+    except OSError as error:
+        raise OutputError(f"{error.filename} cannot be removed: {error.strerror}") from error
 
 
 def planned_scene(

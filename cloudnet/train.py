@@ -20,6 +20,7 @@ from cloudnet.augment import Augmentation
 from cloudnet.dataset import DataSet, LabelledScene
 from cloudnet.errors import ModelError, RunError, TrainingError, require
 from cloudnet.files import quiet, whole_file, writable_folder
+from cloudnet.lock import output_lock
 from cloudnet.losses import CloudIoU, CloudLoss
 from cloudnet.mixture import SIMULATED, Mixture, SceneFacts, survey
 from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
@@ -182,6 +183,8 @@ def train(
     RunError
         When the folder holds a run; with `resume`, when it holds none, or one that is damaged or
         was begun with other settings or data.
+    OutputError
+        When another process trains in the folder.
     TrainingError
         When the loss is no number; the message names the scenes of that step.
     """
@@ -258,8 +261,26 @@ def train_split(
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train on a split that was made before; the rest as `train`."""
-    shares = {path: fact.cloud_share for path, fact in facts.items()}
     run = Run(folder)
+    if resume:
+        run.read_config()  # without a run there is nothing to lock
+    else:
+        _check_free(run)
+    with output_lock(run.config_file):
+        _train_run(run, split, facts, config, resume, on_progress or (lambda _: None))
+    return run
+
+
+def _train_run(
+    run: Run,
+    split: Split,
+    facts: dict[Path, SceneFacts],
+    config: TrainConfig,
+    resume: bool,
+    on_progress: OnProgress,
+) -> None:
+    """Begin a run or go on with it; its lock is ours."""
+    shares = {path: fact.cloud_share for path, fact in facts.items()}
     if resume:
         _check_same(run, config, split, shares)
     else:
@@ -283,11 +304,9 @@ def train_split(
     with quiet(NotGeoreferencedWarning), _strategy().scope():
         net = _new_net(config, steps)
         history = _restore(run, net, steps) if resume else []
-        recorder = _Recorder(run, config, tiles, history, on_progress or (lambda _: None))
-        if recorder.finished:
-            return run
-        _fit(net, split, tiles, recorder)
-    return run
+        recorder = _Recorder(run, config, tiles, history, on_progress)
+        if not recorder.finished:
+            _fit(net, split, tiles, recorder)
 
 
 def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:

@@ -707,7 +707,7 @@ def test_ctrl_c_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(LayerWriter, "write", stop)
     result = run(predict(place, place.scene))
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert result.stderr.strip() == "Aborted!"
     assert contents(place.folder) == {}
 

@@ -274,6 +274,21 @@ def test_a_killed_call_leaves_nothing_that_looks_finished(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_two_calls_do_not_fetch_to_one_folder(server: RecordServer, tmp_path: Path) -> None:
+    """They would write to the same parts, and remove each other's."""
+    refusals: list[str] = []
+
+    def fetch_too(progress: FetchProgress) -> None:
+        if not refusals:
+            with pytest.raises(OutputError) as caught:
+                fetch_catalogue(tmp_path, server.source())
+            refusals.append(str(caught.value))
+
+    assert len(fetch_catalogue(tmp_path, server.source(), on_progress=fetch_too)) == 12
+    assert "fetched.json is being written by another process" in refusals[0]
+    assert fetch_catalogue(tmp_path, server.source()) == []
+
+
 def test_wrong_bytes_of_one_file_leave_the_others(server: RecordServer, tmp_path: Path) -> None:
     server.manners.bodies = {"masks.zip": server.files["masks.zip"][::-1]}
     with pytest.raises(FetchError, match=r"masks\.zip/content sent other bytes"):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cloudnet._version import __version__
 from cloudnet.commands import main
-from cloudnet.commands.options import share_bar
+from cloudnet.commands.options import count_bar, share_bar
 from cloudnet.commands.train import ProgressBar, _describe_result
 from cloudnet.compare import DEFAULT_ATOL, Comparison, replay_probe
 from cloudnet.run import Run
@@ -217,6 +217,13 @@ def test_inspect_draws_a_sheet(geotiff_dataset: Path, tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_inspect_refuses_a_sheet_that_is_no_png_before_it_reads(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="sheets need the train extra")
+    result = invoke("inspect", make_dataset(tmp_path), "--sheet", tmp_path / "sheet.jpg")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "sheet.jpg: a contact sheet is a PNG" in result.stderr
+
+
 def test_inspect_exits_with_1_where_there_are_problems(tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "data", scenes=3)
     (folder / "masks" / "scene01.tif").unlink()
@@ -369,6 +376,25 @@ def test_evaluate_draws_the_worst(
     assert "ends in .png" in named.stderr
 
 
+def test_evaluate_shows_scores_that_cannot_be_written(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    (tmp_path / "file").touch()
+    result = invoke(
+        "evaluate", data, "--predictions", data / "masks", "--csv", tmp_path / "file" / "scores.csv"
+    )
+    assert result.exit_code == 2
+    assert "scores.csv cannot be written" in result.stderr
+    assert "precision" in result.stdout
+
+
+def test_evaluate_writes_no_two_files_of_one_name(tmp_path: Path) -> None:
+    files = ["--csv", tmp_path / "a.png", "--worst", tmp_path / "a.png"]
+    result = invoke("evaluate", make_dataset(tmp_path / "data"), *files)
+    assert result.exit_code == 2
+    assert "--csv and --worst are one file" in result.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_evaluate_leaves_out_what_is_bad_and_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "data", scenes=3)
     (folder / "masks" / "scene01.tif").unlink()
@@ -392,6 +418,10 @@ def test_simulate_writes_a_data_set(tmp_path: Path) -> None:
     assert "24 x 24 (3)" in invoke("inspect", folder).stdout
     one = invoke(*arguments, "--scenes", "1", "--overwrite")
     assert (one.exit_code, one.stdout) == (0, f"{folder}: 1 scene\n")
+    assert "24 x 24 (1)" in invoke("inspect", folder).stdout
+    other = invoke(*arguments, "--scenes", "2", "--layout", "catalogue", "--overwrite")
+    assert other.exit_code == 0
+    assert "24 x 24 (2)" in invoke("inspect", folder).stdout
 
 
 def test_simulate_in_the_catalogues_layout(tmp_path: Path) -> None:
@@ -478,6 +508,14 @@ def test_a_recipe_is_trained_with_the_options_given_instead_of_its_own(
     assert config == [replace(small, batch=default, seed=0)]
 
 
+def test_a_recipe_takes_no_patience(tmp_path: Path) -> None:
+    result = invoke(
+        "train", tmp_path, "--out", tmp_path / "run", "--recipe", "s2-rgbn", "--patience", "3"
+    )
+    assert result.exit_code == 2
+    assert "--patience chooses the best net, and a --recipe keeps the last" in result.stderr
+
+
 def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
     geotiff_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,6 +599,19 @@ def test_ctrl_c_leaves_a_run_and_says_how_to_go_on(
     assert f"--resume: {tmp_path / 'run'}" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "train"])
+def test_ctrl_c_is_130_before_the_work_begins_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cloudnet.dataset.open_dataset", stop)
+    out: list[str | Path] = ["--out", tmp_path / "run"] if command == "train" else []
+    result = invoke(command, tmp_path, *out)
+    assert (result.exit_code, result.stderr.strip()) == (130, "Aborted!")
+
+
 def test_the_demo_tells_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo = pytest.importorskip("cloudnet.demo", reason="the demo needs the train extra")
 
@@ -622,6 +673,22 @@ def test_training_is_shown_with_a_bar_on_a_terminal_and_in_lines_elsewhere(
         assert "4/4" in stdout.getvalue()
     else:
         assert stdout.getvalue().splitlines() == lines
+
+
+def test_training_goes_on_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [progress(1), progress(2, validation_iou=0.25, epoch_ended=True)]
+    monkeypatch.setattr(sys, "stdout", None)
+    with ProgressBar() as bar:
+        for step in steps:
+            bar.show(step)
+
+
+def test_lines_go_nowhere_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdout", None)
+    with count_bar("scenes", 1) as (advance, say, _):
+        say("a.tif: cloud 10 %")
+        advance(1)
 
 
 def test_copies_of_a_run_are_found_by_folder_or_file(

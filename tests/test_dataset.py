@@ -202,6 +202,24 @@ def test_a_table_without_groups_leaves_the_places_to_the_names(tmp_path: Path) -
     assert (scene.group, scene.labels) == ("T49TGK", "human")
 
 
+def test_spaces_round_what_a_table_holds_are_none_of_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        add_pair(tmp_path, name)
+    (tmp_path / "scenes.csv").write_text("scene, group, labels\na, lake, human\n b , lake,\n")
+    scenes = open_dataset([tmp_path]).scenes
+    assert [(scene.group, scene.labels) for scene in scenes] == [("lake", "human"), ("lake", "")]
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_table_of_other_scenes_is_refused(tmp_path: Path, skip_bad: bool) -> None:
+    """Without its groups a place would be on both sides of a split."""
+    for name in ("a", "b"):
+        add_pair(tmp_path, name)
+    (tmp_path / "scenes.csv").write_text("scene,group\na.tif,lake\nb.tif,lake\n")
+    with pytest.raises(DatasetError, match=r"scenes\.csv names no scene .*'a\.tif'.* suffix"):
+        open_dataset([tmp_path], skip_bad=skip_bad)
+
+
 @pytest.mark.parametrize("content", [b"", b"name;group\na;b\n", b"scene,group\n\xff\xfe,\xff\n"])
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
     add_pair(tmp_path, "a")
@@ -276,6 +294,11 @@ def other_values(folder: Path) -> None:
     write_mask_tif(folder / "masks" / "b.tif", np.full((ROWS, COLS), 2, np.uint8))
 
 
+def fields_as_mask(folder: Path) -> None:
+    (folder / "masks" / "b.tif").unlink()
+    np.save(folder / "masks" / "b.npy", np.zeros((ROWS, COLS), dtype=[("cloud", "u1")]))
+
+
 FAULTS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (drop_mask, ("scenes/b.tif", "no mask")),
     (drop_scene, ("masks/b.tif", "no scene")),
@@ -290,6 +313,7 @@ FAULTS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (three_bands, ("scenes/b.tif", "3 bands")),
     (folder_as_scene, ("scenes/b.tif", "is a folder")),
     (other_values, ("masks/b.tif", "the value 2")),
+    (fields_as_mask, ("masks/b.npy", "0 clear, 1 cloud")),
 ]
 
 
@@ -305,6 +329,18 @@ def test_a_bad_scene_is_named_and_left_out_only_on_demand(
     assert [scene.name for scene in data.scenes] == ["a", "c"]
     (problem,) = data.problems
     assert all(word in problem for word in words)
+
+
+def test_another_value_in_the_midst_of_a_mask_is_left_out_too(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        add_pair(tmp_path, name)
+    mask = lopsided_mask()
+    mask[0, 0] = 7
+    write_mask_tif(tmp_path / "masks" / "b.tif", mask)
+    data = open_dataset([tmp_path], skip_bad=True)
+    assert [scene.name for scene in data.scenes] == ["a", "c"]
+    (problem,) = data.problems
+    assert "masks/b.tif holds the value 7" in problem
 
 
 def test_several_problems_are_counted_and_kept_in_order(tmp_path: Path) -> None:

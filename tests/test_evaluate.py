@@ -189,6 +189,17 @@ def test_the_mask_that_predict_writes_comes_first(folder: Folder, tmp_path: Path
     assert evaluate_predictions(dataset, out).pooled == Confusion(tp=12)
 
 
+def test_masks_of_others_are_not_scored_where_the_scene_has_no_data(
+    folder: Folder, tmp_path: Path
+) -> None:
+    red = np.array([[0.9, 0.1, np.nan], [0.1, np.nan, np.nan]])
+    folder.add("scene", red, np.array([[1, 0, 0], [0, 1, 255]]))
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "out" / "scene.npy", np.array([[1, 0, 0], [1, 1, 0]], dtype=np.uint8))
+    (score,) = evaluate_predictions(folder.open(), tmp_path / "out").scenes
+    assert (score.confusion, score.unpredicted) == (Confusion(tp=1, fp=1, tn=1), 2)
+
+
 def test_predicted_masks_are_read_in_slabs(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,14 @@ from cloudnet.ground import GROUNDS
 from cloudnet.simulate import (
     simulate_scene,
 )
-from cloudnet.simulated_set import EASY, Plan, Turn, planned_scene, write_dataset
+from cloudnet.simulated_set import (
+    EASY,
+    Plan,
+    Turn,
+    planned_scene,
+    remove_simulated,
+    write_dataset,
+)
 from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
 
 
@@ -211,3 +218,15 @@ def test_a_plan_chooses_ground_and_cloud(tmp_path: Path) -> None:
     assert [cloud for _, cloud in kinds] == [
         "none", "cumulus", "stratus", "none", "stratocumulus", "stratocumulus",
     ]  # fmt: skip
+
+
+def test_simulated_scenes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_dataset(tmp_path, 2, 1, size=(16, 16))
+    write_dataset(tmp_path, 1, 12345, size=(16, 16), layout="catalogue")
+    others = [tmp_path / "scenes" / "lake.tif", tmp_path / "masks" / "sim_1_lake.tif"]
+    for path in others:
+        path.touch()
+    remove_simulated(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+    assert not (tmp_path / "subscenes").exists()
+    remove_simulated(tmp_path / "absent")

@@ -372,6 +372,21 @@ def test_ctrl_c_leaves_a_run_that_resumes(
     assert [row["epoch"] for row in run.read_history()] == [*range(1, done + 2)]
 
 
+def test_two_do_not_train_in_one_folder(dataset: DataSet, tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def train_too(_: Progress) -> None:
+        if not refusals:
+            with pytest.raises(OutputError) as caught:
+                train(dataset, tmp_path / "run", tiny_config(), resume=True)
+            refusals.append(str(caught.value))
+
+    run = train(dataset, tmp_path / "run", tiny_config(epochs=1), on_progress=train_too)
+    assert "config.json is being written by another process" in refusals[0]
+    assert run.read_config()["training"]["epochs"] == 1
+    assert not list(run.folder.glob(".*"))
+
+
 def test_resuming_a_finished_run_changes_nothing(copied_run: Run, dataset: DataSet) -> None:
     before = contents(copied_run.folder)
     told: list[Progress] = []

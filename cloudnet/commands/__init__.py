@@ -18,6 +18,7 @@ from cloudnet.commands.fetch import fetch
 from cloudnet.commands.info import info
 from cloudnet.commands.inspect import inspect
 from cloudnet.commands.models import models
+from cloudnet.commands.options import INTERRUPTED
 from cloudnet.commands.predict import predict
 from cloudnet.commands.quantise import quantise
 from cloudnet.commands.simulate import simulate
@@ -35,6 +36,10 @@ class _Group(click.Group):
             # One line, whatever a library's message brought along.
             click.echo(f"Error: {' '.join(str(error).splitlines())}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            # click would end with 1, which says that a check failed.
+            click.echo("\nAborted!", err=True)
+            sys.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""

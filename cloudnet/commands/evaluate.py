@@ -82,8 +82,9 @@ def evaluate(data: tuple[Path, ...], **settings: Any) -> None:
         evaluation = evaluate(dataset, masks, on_scene=lambda done, total: advance(done / total))
     if settings["fit_threshold"] is not None:
         evaluation = fit_thresholds(evaluation, settings["fit_threshold"])
-    _write(dataset, masks, evaluation, settings)
+    # Shown first: where the files cannot be written, the scores are not lost.
     click.echo(_shown(evaluation, settings))
+    _write(dataset, masks, evaluation, settings)
 
 
 def _check_use(settings: dict[str, Any]) -> None:
@@ -103,6 +104,8 @@ def _check_use(settings: dict[str, Any]) -> None:
             raise click.UsageError("--fit-threshold goes with --folds")
         if settings["threshold"] is not None:
             raise click.UsageError("give either --threshold or --fit-threshold")
+    if settings["csv_file"] is not None and settings["csv_file"] == settings["worst"]:
+        raise click.UsageError("--csv and --worst are one file; name two")
 
 
 def _check_outputs(settings: dict[str, Any]) -> None:

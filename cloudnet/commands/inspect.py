@@ -29,12 +29,11 @@ def inspect(
     DATA are folders with scenes/ (or subscenes/) and masks/. Exits with 1 where there are problems.
     """
     from cloudnet.dataset import open_dataset
-    from cloudnet.errors import require
     from cloudnet.report import dataset_table
-    from cloudnet.sheet import draw_sheet
+    from cloudnet.sheet import check_sheet, draw_sheet
 
     if sheet is not None:
-        require("matplotlib", "train")
+        check_sheet(sheet)
     dataset = open_dataset(data, reading, skip_bad=True)
     counts = [scene.count_labels() for scene in dataset.scenes]
     click.echo(dataset_table(dataset, counts, scenes=not totals))

@@ -312,7 +312,8 @@ def count_bar(label: str, count: int) -> Iterator[tuple[Callable[[int], None], S
     held: list[str] = []
     try:
         with click.progressbar(length=count, label=label, file=sys.stderr, show_pos=True) as bar:
-            say: Say = (lambda line: None) if sys.stdout.isatty() else click.echo
+            shown = sys.stdout is not None and sys.stdout.isatty()
+            say: Say = (lambda line: None) if shown else click.echo
             yield bar.update, say, held.append
     finally:
         for line in held:

@@ -40,9 +40,12 @@ def simulate(
     output: Path, scenes: int, seed: int, size_px: int, layout: str, overwrite: bool
 ) -> None:
     """Write a data set of simulated scenes, clear to overcast, over many kinds of ground."""
+    from cloudnet.dataset import SCENES_FILE
     from cloudnet.files import refuse_existing
-    from cloudnet.simulated_set import write_dataset
+    from cloudnet.simulated_set import remove_simulated, write_dataset
 
-    refuse_existing([output / "scenes.csv"], overwrite)
+    refuse_existing([output / SCENES_FILE], overwrite)
+    if overwrite:
+        remove_simulated(output)
     paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout)
     click.echo(f"{output}: {len(paths)} scene{'s' * (len(paths) > 1)}")

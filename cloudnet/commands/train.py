@@ -91,6 +91,8 @@ def train(context: click.Context, /, data: tuple[Path, ...], out: Path, **settin
     way = _Way(*(settings.pop(key) for key in ("folds", "protocol", "no_validation", "resume")))
     if way.no_validation and settings["recipe"] is None:
         raise click.UsageError("--no-validation needs a --recipe, which keeps the last net")
+    if settings["recipe"] is not None and _given(context, "patience"):
+        raise click.UsageError("--patience chooses the best net, and a --recipe keeps the last")
     from cloudnet.dataset import open_dataset
 
     reading, skip_bad, recipe = (settings.pop(key) for key in ("reading", "skip_bad", "recipe"))
@@ -212,7 +214,7 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Draw where training is."""
-        live = sys.stdout.isatty()
+        live = sys.stdout is not None and sys.stdout.isatty()
         if progress.epoch_ended:
             line = _describe(progress)
             click.echo(f"\r{line}{CLEAR_TO_END}" if live else line)
