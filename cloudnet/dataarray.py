@@ -44,8 +44,10 @@ def open_dataarray(path: Any, reading: Reading | None = None, *, chunk_px: int =
     MissingExtraError
         When xarray or dask is not installed.
     SceneError
-        As from `open_scene`.
+        As from `open_scene`; when a chunk has no pixels.
     """
+    if chunk_px < 1:
+        raise SceneError(f"a chunk has a side of 1 px or more, not {chunk_px}")
     xarray, dask_array = require("xarray", EXTRA), require("dask.array", EXTRA)
     with open_scene(path, reading) as scene:
         coords, attrs = _coordinates(scene), _attributes(scene)
@@ -65,7 +67,8 @@ def predict_dataarray(array: Any, model: CloudModel | None = None) -> Any:
     ----------
     array
         Dimensions y, x and band in any order; bands by the names of coordinate `band`, or four:
-        red, green, blue, NIR. NaN is no data. Backed by dask, the answer is lazy too.
+        red, green, blue, NIR. NaN is no data. Backed by dask, the answer is lazy too, and is
+        computed by threads of this process: a net cannot be sent to another.
     model
         None: the default one.
 
@@ -103,7 +106,14 @@ def _four_bands(array: Any) -> Any:
     if BAND not in array.coords and array.sizes[BAND] == len(BANDS):
         return array
     names = [str(name) for name in array.coords[BAND].values] if BAND in array.coords else []
-    numbers = find_bands("the DataArray", names, array.sizes[BAND], None)
+    try:
+        numbers = find_bands("the DataArray", names, array.sizes[BAND], None)
+    except SceneError as error:
+        raise SceneError(
+            f"the DataArray has {array.sizes[BAND]} bands ({', '.join(names) or 'no names'}); "
+            f"call those for red, green, blue and NIR {', '.join(BANDS)} in its coordinate {BAND}, "
+            "or give these four, in this order, without it"
+        ) from error
     return array.isel({BAND: [number - 1 for number in numbers]})
 
 
@@ -119,10 +129,12 @@ def _predict_lazily(data: Any, model: CloudModel) -> Any:
         if len(sizes) > 1 and sizes[-1] < halo:
             sizes[-2:] = [sum(sizes[-2:])]
             data = data.rechunk({axis: tuple(sizes)})
+    # Where nothing is cut there is nothing to overlap, and dask refuses what is below the halo.
+    depth = {axis: halo if len(data.chunks[axis]) > 1 else 0 for axis in (0, 1)}
     return dask_array.map_overlap(
         model.predict,
         data,
-        depth={0: halo, 1: halo, 2: 0},
+        depth={**depth, 2: 0},
         boundary="none",
         drop_axis=2,
         dtype=np.float32,

@@ -53,12 +53,15 @@ PIXEL_BYTES = {"fp32": 140, "INT8": 70}
 HELD_BYTES = 100_000_000
 """What full rows of a streamed scene may take while tiles still need them."""
 
-BRIGHTEST = 3.0
-"""The 99th percentile of reflectance is not above this (`scene.PLAUSIBLE_REFLECTANCE` says why);
-digital numbers are."""
+PLAUSIBLE = (-0.5, 3.0)
+"""What the 1st and 99th percentile of reflectance may be (`scene.PLAUSIBLE_REFLECTANCE` says why);
+digital numbers are above it, numbers that stand for no data below."""
 
 SAMPLE_PX = 64
 """An array is looked at in about this many rows and columns."""
+
+SEARCH_PX = 512
+"""Side of the windows that are looked at where none of those holds data."""
 
 SHAPES = {
     CONTRACT_NHWC: ((None, None, None, len(BANDS)), 4),
@@ -203,7 +206,8 @@ class CloudModel:
         Parameters
         ----------
         reflectance
-            (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %. Any size.
+            (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %. Any size. What a masked array masks
+            in any band is no data.
         valid
             (rows, cols) bool; False where there is no data. Pixels that are not a number or
             infinite in a band, or 0 in all of them, are taken as no data anyway, as in a file.
@@ -252,8 +256,14 @@ class CloudModel:
             (rows, cols), as `predict` gives it.
         threshold
             Probability from which a pixel is cloud; the spec's by default.
+
+        Raises
+        ------
+        ModelError
+            When the threshold does not lie between 0 and 1.
         """
-        return to_mask(probability, self.spec.threshold if threshold is None else threshold)
+        spec = self.spec if threshold is None else self.spec.with_threshold(threshold)
+        return to_mask(probability, spec.threshold)
 
     def stream(
         self,
@@ -413,12 +423,40 @@ def _check_array(
     known = None if valid is None else np.asarray(valid, dtype=bool)
     if known is not None and known.shape != scene.shape[:2]:
         raise ModelError(f"valid has shape {known.shape}, the reflectance {scene.shape}")
-    steps = tuple(slice(None, None, max(side // SAMPLE_PX, 1)) for side in scene.shape[:2])
-    sample = scene[steps] if known is None else scene[steps][known[steps]]
-    sample = sample[np.isfinite(sample)]
-    if scene.dtype.kind in "iu" or (sample.size and np.percentile(sample, 99) > BRIGHTEST):
+    if isinstance(reflectance, np.ma.MaskedArray):
+        masked = np.asarray(np.ma.getmaskarray(reflectance).any(axis=2))
+        known = ~masked if known is None else np.asarray(known & ~masked)
+    if scene.dtype.kind in "iu":
         raise ModelError(
             "the array holds digital numbers, not reflectance (1.0 = 100 %); "
             "turn them with: number * scale + offset"
         )
+    _check_plausible(scene, known)
     return scene, known
+
+
+def _check_plausible(scene: NDArray[Any], known: Valid | None) -> None:
+    """Raise ModelError where a sample of the pixels with data fits no reflectance."""
+    rows, cols, _ = scene.shape
+    steps = tuple(slice(None, None, max(side // SAMPLE_PX, 1)) for side in (rows, cols))
+    places = [steps, *(tile.read.slices for tile in grid(rows, cols, SEARCH_PX, 0))]
+    samples = (_numbers_with_data(scene, known, place) for place in places)
+    sample = next((numbers for numbers in samples if numbers.size), None)
+    if sample is None:
+        return
+    low, high = np.percentile(sample, [1, 99])
+    if low < PLAUSIBLE[0] or high > PLAUSIBLE[1]:
+        raise ModelError(
+            f"the array's numbers, from {low:g} to {high:g}, are not reflectance (1.0 = 100 %); "
+            "turn digital numbers with: number * scale + offset, and no data into NaN"
+        )
+
+
+def _numbers_with_data(
+    scene: NDArray[Any], known: Valid | None, place: tuple[slice, ...]
+) -> NDArray[Any]:
+    """Return the numbers of those pixels of a part of an array that are taken as data."""
+    part = scene[place]
+    usable = np.isfinite(part).all(axis=2) & part.any(axis=2)
+    numbers: NDArray[Any] = part[usable if known is None else usable & known[place]]
+    return numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from typing import Any
@@ -135,7 +136,7 @@ class Spec:
         """Rebuild a spec from JSON text; raises ModelError as `from_dict` does."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{source}: its spec is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ModelError(f"{source}: its spec is not a JSON object")
@@ -151,7 +152,8 @@ def _typed(name: str, value: Any, kind: str) -> Any:
     if kind == "int" and number and isinstance(value, int):
         return value
     if kind == "float" and number:
-        return float(value)
+        with suppress(OverflowError):  # JSON's whole numbers have no limit
+            return float(value)
     if several is not None and kind == "tuple[str, ...]":
         return tuple(_typed(name, item, "str") for item in several)
     if several is not None and kind == "tuple[float, float]" and len(several) == 2:

@@ -81,12 +81,32 @@ def test_a_lazy_array_is_predicted_lazily_and_alike(
     assert np.abs(probability.values - model.predict(values)).max() < 1e-3
 
 
+@pytest.mark.parametrize("sides", [(7, 9), (300, 9), (0, 9)])
+def test_a_lazy_array_below_the_halo_is_predicted(
+    model: CloudModel, monkeypatch: pytest.MonkeyPatch, sides: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("cloudnet.dataarray.CHUNK_PX", 128)
+    values = noisy(*sides)
+    lazy = xarray.DataArray(values, dims=("y", "x", "band")).chunk({"y": 50})
+    expected = model.predict(values)
+    np.testing.assert_allclose(predict_dataarray(lazy, model).values, expected, rtol=0, atol=1e-3)
+
+
+def test_a_chunk_without_pixels_is_refused(tmp_path: Path) -> None:
+    path = write_scene_tif(tmp_path / "a.tif", lopsided_scene(9, 8))
+    with pytest.raises(SceneError, match="a chunk has a side of 1 px or more, not 0"):
+        open_dataarray(path, chunk_px=0)
+
+
 def test_arrays_that_are_no_scene(model: CloudModel) -> None:
     with pytest.raises(SceneError, match="dimensions lat, lon"):
         predict_dataarray(xarray.DataArray(np.zeros((3, 4)), dims=("lat", "lon")), model)
     six = xarray.DataArray(np.zeros((3, 4, 6)), dims=("y", "x", "band"))
     with pytest.raises(SceneError, match="the DataArray has 6 bands"):
         predict_dataarray(six, model)
+    numbered = xarray.DataArray(np.zeros((3, 4, 4)), {"band": range(1, 5)}, ("y", "x", "band"))
+    with pytest.raises(SceneError, match=r"4 bands \(1, 2, 3, 4\); call .* B04, B03, B02, B08"):
+        predict_dataarray(numbered, model)
     numbers = xarray.DataArray(np.full((3, 4, 4), 3000), dims=("y", "x", "band"))
     with pytest.raises(ModelError, match="digital numbers"):
         predict_dataarray(numbers, model)

@@ -277,11 +277,50 @@ def test_numbers_of_no_data_do_not_make_a_scene_of_digital_numbers(model: CloudM
     np.testing.assert_array_equal(np.isnan(model.predict(scene, valid)), ~valid)
 
 
-def test_arrays_and_files_are_plausible_up_to_the_same_brightness(mean_model: CloudModel) -> None:
-    brightest = PLAUSIBLE_REFLECTANCE[1]
-    mean_model.predict(np.full((4, 4, 4), brightest, dtype=np.float32))
-    with pytest.raises(ModelError, match="digital numbers"):
-        mean_model.predict(np.full((4, 4, 4), np.nextafter(np.float32(brightest), np.float32(9))))
+def test_arrays_and_files_are_plausible_within_the_same_limits(mean_model: CloudModel) -> None:
+    for limit, beyond in zip(PLAUSIBLE_REFLECTANCE, (-9, 9)):
+        mean_model.predict(np.full((4, 4, 4), limit, dtype=np.float32))
+        with pytest.raises(ModelError, match="digital numbers"):
+            mean_model.predict(np.full((4, 4, 4), np.nextafter(np.float32(limit), beyond)))
+
+
+@pytest.mark.parametrize("empty", [0.0, nan])
+@pytest.mark.parametrize("side", [2, 40])
+def test_few_digital_numbers_among_no_data_are_refused(
+    mean_model: CloudModel, empty: float, side: int
+) -> None:
+    scene = np.full((700, 800, 4), empty, dtype=np.float32)
+    scene[601 : 601 + side, 701 : 701 + side] = 3000.0
+    with pytest.raises(ModelError, match=r"from 3000 to 3000.*number \* scale \+ offset") as caught:
+        mean_model.predict(scene)
+    assert_one_sentence(caught.value)
+
+
+def test_numbers_of_no_data_are_not_taken_as_dark_ground(mean_model: CloudModel) -> None:
+    scene = scene_of(60, 50)
+    scene[:10] = -9999.0
+    with pytest.raises(ModelError, match=r"from -9999 to .*no data into NaN") as caught:
+        mean_model.predict(scene)
+    assert_one_sentence(caught.value)
+
+
+def test_what_a_masked_array_masks_is_no_data(mean_model: CloudModel) -> None:
+    scene = scene_of(40, 50)
+    mask = np.zeros(scene.shape, dtype=bool)
+    mask[3:9, 5:30, 2] = True
+    masked = np.ma.masked_array(np.where(mask, np.float32(-9999), scene), mask)
+    missing = np.isnan(mean_model.predict(masked))
+    np.testing.assert_array_equal(missing, mask[..., 2])
+    valid = np.ones((40, 50), dtype=bool)
+    valid[20:] = False
+    missing = np.isnan(mean_model.predict(masked, valid))
+    np.testing.assert_array_equal(missing, mask[..., 2] | ~valid)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, 40.0, nan])
+def test_a_threshold_that_is_none_makes_no_mask(mean_model: CloudModel, threshold: float) -> None:
+    with pytest.raises(ModelError, match="between 0 and 1"):
+        mean_model.mask(np.full((2, 3), 0.5, dtype=np.float32), threshold)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (6, 5), (5,), (5, 6, 4), (1, 1)])

@@ -158,6 +158,7 @@ def test_values_out_of_range_are_refused(values: dict[str, Any], reason: str) ->
         ("stride", True),
         ("halo_px", None),
         ("threshold", "0.5"),
+        pytest.param("threshold", 10**400, id="threshold-beyond floats"),
         ("contract", ["nhwc"]),
     ],
 )
@@ -179,7 +180,10 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         Spec.from_dict(changed(colour="blue"), "x.onnx")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"spec"'])
+NESTED, DIGITS = "[" * 100_000, "9" * 5_000
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"spec"', NESTED, DIGITS], ids=len)
 def test_text_that_is_no_json_object_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match=r"^x\.onnx: its spec is not"):
         Spec.from_json(text, "x.onnx")
