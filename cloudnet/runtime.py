@@ -57,7 +57,7 @@ PLAUSIBLE = (-0.5, 3.0)
 """What the 1st and 99th percentile of reflectance may be (`scene.PLAUSIBLE_REFLECTANCE` says why);
 digital numbers are above it, numbers that stand for no data below."""
 
-SAMPLE_PX = 64
+SAMPLE_PX = 32
 """An array is looked at in about this many rows and columns."""
 
 SEARCH_PX = 512

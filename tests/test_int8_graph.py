@@ -56,7 +56,7 @@ def test_it_is_integers_from_end_to_end(taught: Path, recipe: Recipe, tmp_path: 
     int8.write_bytes(finish(recipe.make(), load_model(taught), recipe, ()))
     nodes = optimised_nodes(int8, tmp_path)
     convolutions = len(layer_names(prepare(onnx.load(taught))))
-    assert nodes["QLinearConv"] == convolutions == 10
+    assert nodes["QLinearConv"] == convolutions == 11
     assert nodes["DequantizeLinear"] == 1
     floats = {"Add", "MaxPool", "Resize", "Min", "Relu"}
     assert not floats & set(nodes)
@@ -80,6 +80,38 @@ def test_ratios_have_the_range_that_they_are_clipped_to(recipe: Recipe) -> None:
     assert recipe._fixed_ranges()[reflectance] == [{"rmin": 0.0, "rmax": np.float32(1.6)}]
     assert fixed_layers(recipe.graph) == ["ratios", "ratios_2"]
     assert "spread_ratios" in layer_names(recipe.graph)
+
+
+def test_depthwise_convolutions_are_parted_where_channels_lie_side_by_side(taught: Path) -> None:
+    whole = onnx.load(taught)
+    parted = prepare(whole)
+    depthwise = [node for node in parted.graph.node if node.name.startswith("down0_0_depthwise")]
+    (beside,) = (node for node in parted.graph.node if node.op_type == "Concat")
+    assert list(beside.input) == [node.output[0] for node in depthwise]
+    tiles = np.random.default_rng(4).uniform(0, 1, (2, 64, 64, 4)).astype(np.float32)
+    answers = [
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        ).run(None, {"reflectance": tiles})[0]
+        for model in (whole, parted)
+    ]
+    np.testing.assert_allclose(*answers, atol=1e-6)
+
+
+def test_what_lies_side_by_side_has_one_scale(recipe: Recipe) -> None:
+    """Bytes are copied then, not turned."""
+    graph = recipe.make().graph
+    producers = {node.output[0]: node for node in graph.node}
+    quantised = [
+        node
+        for node in graph.node
+        if node.op_type == "Concat" and producers[node.input[0]].op_type == "DequantizeLinear"
+    ]
+    assert len(quantised) == 1
+    (after,) = (node for node in graph.node if quantised[0].output[0] in node.input)
+    for part in (producers[name] for name in quantised[0].input):
+        assert list(part.input[1:]) == list(after.input[1:])
+        assert list(producers[part.input[0]].input[1:]) == list(after.input[1:])
 
 
 def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +145,7 @@ def test_a_layer_is_kept_in_float(
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
     kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
     assert kept == sorted(["ratios", "ratios_2", layer], key=kept.index)
-    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 9
+    assert optimised_nodes(path, tmp_path)["QLinearConv"] == 10
     assert replay_probe(load_model(path)).passed
     assert json.loads(load_model(path).metadata[QUANTISED_KEY])["float_layers"] == [layer]
     assert recipe.disagreement([layer]) < 0.03
