@@ -28,6 +28,10 @@ LEASE_S = 180.0
 """A lock of another machine is its holder's as long without a beat. Tracing the outlines of a mask
 keeps every thread of a process from running, and may take a minute."""
 
+MAKING_S = 15.0
+"""A lock that names nobody is just being made, or its process was killed at that moment: the lease
+of such a one. Disks of other machines may show a file some seconds before what is in it."""
+
 LOOK_S = 1.0
 """How often a lock of another machine is looked at until it beats."""
 
@@ -107,6 +111,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.lives = False
+        self.lease_s = LEASE_S
         self._touched: float | None = None
         self._age_s = 0.0
         self._began = time.monotonic()
@@ -114,7 +119,7 @@ class _Watch:
     @property
     def is_over(self) -> bool:
         """Whether the lease has run out."""
-        return self._age_s + time.monotonic() - self._began > LEASE_S
+        return self._age_s + time.monotonic() - self._began > self.lease_s
 
     def look(self, lock: Path, touched: float) -> None:
         """Take in when the lock was touched last."""
@@ -187,6 +192,7 @@ def _take_over(lock: Path, holder: Holder, watch: _Watch) -> bool:
         if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
             raise FileNotFoundError(lock)
         other = _read(file)
+        watch.lease_s = LEASE_S if other else MAKING_S
         if _is_here(other):
             watch.lives = _alive(other)
         else:

@@ -115,7 +115,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats and a lease that tests can wait for."""
     monkeypatch.setattr("cloudnet.lock.BEAT_S", 0.1)
     monkeypatch.setattr("cloudnet.lock.LOOK_S", 0.05)
-    monkeypatch.setattr("cloudnet.lock.LEASE_S", 1.0)
+    for lease in ("LEASE_S", "MAKING_S"):
+        monkeypatch.setattr(f"cloudnet.lock.{lease}", 1.0)
 
 
 UNTOLD = ["", "no JSON", "[]", '{"pid": "x"}', '{"pid": 1, "host": "elsewhere", "token": "x"}']
@@ -151,6 +152,17 @@ def test_a_lock_that_beats_no_more_is_taken_over(tmp_path: Path, content: str) -
             assert least_s <= time.monotonic() - began <= most_s
             assert json.loads(lock.read_text())["pid"] == os.getpid()
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("short")
+def test_a_lock_whose_process_was_killed_as_it_made_it_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudnet.lock.LEASE_S", 60.0)
+    lock_path(tmp_path / "mask.tif").touch()
+    began = time.monotonic()
+    with output_lock(tmp_path / "mask.tif"):
+        assert time.monotonic() - began < 30.0
 
 
 @pytest.mark.usefixtures("short")
