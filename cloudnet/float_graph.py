@@ -81,7 +81,7 @@ def _clip(graph: Proto, least: Proto, most: Proto, known: Mapping[str, NDArray[A
         scalar = np.asarray(limit, np.float32).reshape(())
         graph.initializer.append(onnx.numpy_helper.from_array(scalar, name))
     clip = onnx.helper.make_node("Clip", [taken, *names], most.output[:], most.name)
-    _replace(graph, [least, most], [clip])
+    replace_nodes(graph, [least, most], [clip])
     prune(graph)
 
 
@@ -121,7 +121,7 @@ def _flatten(graph: Proto, turn: Proto) -> None:
     lying = f"{turn.output[0]}_rows"
     rows = onnx.helper.make_node("Reshape", [turn.input[0], FLAT[0]], [lying])
     plane = onnx.helper.make_node("Unsqueeze", [lying, FLAT[1]], turn.output[:])
-    _replace(graph, [turn], [rows, plane])
+    replace_nodes(graph, [turn], [rows, plane])
     known = constants(graph)
     for name, numbers in zip(FLAT, ([0, 0, -1], [1])):
         if name not in known:
@@ -170,7 +170,7 @@ def _unflatten(graph: Proto, rows: Proto, plane: Proto) -> None:
     _set_weights(graph, convolution, weights)
     _stretch(convolution, lambda columns: columns // bands)
     turn = onnx.helper.make_node("Transpose", rows.input[:1], plane.output[:], perm=[0, 3, 1, 2])
-    _replace(graph, [rows, plane], [turn])
+    replace_nodes(graph, [rows, plane], [turn])
 
 
 def _pad_by_numbers(convolution: Proto) -> None:
@@ -199,7 +199,7 @@ def _set_weights(graph: Proto, convolution: Proto, weights: NDArray[Any]) -> Non
     prune(graph)
 
 
-def _replace(graph: Proto, old: Sequence[Proto], new: Sequence[Proto]) -> None:
+def replace_nodes(graph: Proto, old: Sequence[Proto], new: Sequence[Proto]) -> None:
     """Put new nodes where old ones stood."""
     at = list(graph.node).index(old[0])
     for node in old:

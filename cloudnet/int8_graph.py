@@ -20,6 +20,7 @@ from cloudnet.float_graph import (
     input_chain,
     makers,
     prune,
+    replace_nodes,
     unflatten_bands,
     users,
 )
@@ -63,21 +64,19 @@ def part_depthwise(graph: Proto) -> None:
         sizes = _channels(graph, whole.input)
         if settings.get("group") != len(weights) or sum(sizes) != len(weights):
             continue
-        at, parted, begin = list(graph.node).index(convolution), [], 0
+        parted, begin = [], 0
         for number, (name, size) in enumerate(zip(whole.input, sizes)):
-            own = f"{convolution.input[1]}_{number}"
+            own, made = (f"{of}_{number}" for of in (convolution.input[1], convolution.output[0]))
             part = np.ascontiguousarray(weights[begin : begin + size])
             graph.initializer.append(onnx.numpy_helper.from_array(part, own))
-            parted.append(f"{convolution.output[0]}_{number}")
-            node = onnx.helper.make_node("Conv", [name, own], parted[-1:], convolution.name)
-            for key, value in {**settings, "group": size}.items():
-                node.attribute.append(onnx.helper.make_attribute(key, value))
-            graph.node.insert(at + number, node)
+            some = {**settings, "group": size}
+            parted.append(
+                onnx.helper.make_node("Conv", [name, own], [made], convolution.name, **some)
+            )
             begin += size
-        whole.input[:], whole.output[:] = parted, convolution.output[:]
-        graph.node.remove(whole)
-        graph.node.insert(list(graph.node).index(convolution), whole)
-        graph.node.remove(convolution)
+        outputs = [node.output[0] for node in parted]
+        beside = onnx.helper.make_node("Concat", outputs, convolution.output[:], whole.name, axis=1)
+        replace_nodes(graph, [whole, convolution], [*parted, beside])
     prune(graph)
 
 

@@ -85,8 +85,9 @@ class Quicklook:
         self.rows, self.cols = rows, cols
         self.height, self.width = max(round(rows / shrink), 1), max(round(cols / shrink), 1)
         self.step = max(int(shrink / SAMPLES), 1)
-        # A pixel of the picture takes at most (2 * SAMPLES + 1) ** 2 of the scene's, so that sums
-        # of red, green and blue fit 16 bits, and numbers of pixels 8.
+        # A pixel of the picture takes at most 2 * SAMPLES + 1 by as many of the scene's, half as
+        # many more across a slender one: sums of red, green and blue fit 16 bits, numbers of
+        # pixels 8.
         self._colors = np.zeros((self.height, self.width, 3), dtype=np.uint16)
         self._valid, self._cloud, self._clear, self._any = np.zeros(
             (4, self.height, self.width), dtype=np.uint8

@@ -25,6 +25,7 @@ from cloudnet.spec import (
     CONTRACT_NCHW_224,
     CONTRACT_NHWC,
     NO_DATA,
+    PLAUSIBLE_REFLECTANCE,
     SPEC_KEY,
     Spec,
 )
@@ -52,10 +53,6 @@ PIXEL_BYTES = {"fp32": 140, "INT8": 70}
 
 HELD_BYTES = 100_000_000
 """What full rows of a streamed scene may take while tiles still need them."""
-
-PLAUSIBLE = (-0.5, 3.0)
-"""What the 1st and 99th percentile of reflectance may be (`scene.PLAUSIBLE_REFLECTANCE` says why);
-digital numbers are above it, numbers that stand for no data below."""
 
 SAMPLE_PX = 32
 """An array is looked at in about this many rows and columns."""
@@ -445,7 +442,7 @@ def _check_plausible(scene: NDArray[Any], known: Valid | None) -> None:
     if sample is None:
         return
     low, high = np.percentile(sample, [1, 99])
-    if low < PLAUSIBLE[0] or high > PLAUSIBLE[1]:
+    if low < PLAUSIBLE_REFLECTANCE[0] or high > PLAUSIBLE_REFLECTANCE[1]:
         raise ModelError(
             f"the array's numbers, from {low:g} to {high:g}, are not reflectance (1.0 = 100 %); "
             "turn digital numbers with: number * scale + offset, and no data into NaN"

@@ -18,6 +18,7 @@ from cloudnet.files import is_utf8
 from cloudnet.georeference import pixel_size_m
 from cloudnet.reading import SCALE_HINT, is_address, readable
 from cloudnet.reading import Reading as Reading
+from cloudnet.spec import PLAUSIBLE_REFLECTANCE
 from cloudnet.tiles import Window, grid
 
 Reflectance: TypeAlias = NDArray[np.float32]
@@ -30,11 +31,6 @@ PRODUCT_SUFFIX = re.compile(r"(\.SAFE)?\.zip$|\.SAFE$", re.IGNORECASE)
 
 WHOLE_OFFSET = 1e-6
 """An offset this close to a whole digital number, as a share of it, is one: -0.1 / 0.0001."""
-
-PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
-"""What the 1st and 99th percentile of a scene may be. The largest top-of-atmosphere reflectance
-in the Sentinel-2 Cloud Mask Catalogue is 1.94; atmospheric correction gives values a little below
-0."""
 
 DARKEST_SCENE = 1e-3
 """The 99th percentile of a scene is above this. The air alone scatters more than ten times as much

@@ -27,6 +27,11 @@ CATALOGUE_BANDS = (
 )  # fmt: skip
 """Band order of a 13-band array of the Sentinel-2 Cloud Mask Catalogue (Zenodo 4172871)."""
 
+PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
+"""What the 1st and 99th percentile of a scene may be. The largest top-of-atmosphere reflectance
+in the Sentinel-2 Cloud Mask Catalogue is 1.94; atmospheric correction gives values a little below
+0."""
+
 CLEAR, CLOUD, NO_DATA = 0, 1, 255
 """Values of a mask."""
 

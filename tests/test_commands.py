@@ -675,12 +675,15 @@ def test_training_is_shown_with_a_bar_on_a_terminal_and_in_lines_elsewhere(
         assert stdout.getvalue().splitlines() == lines
 
 
-def test_training_goes_on_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_where_stdout_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = [progress(1), progress(2, validation_iou=0.25, epoch_ended=True)]
     monkeypatch.setattr(sys, "stdout", None)
     with ProgressBar() as bar:
         for step in steps:
             bar.show(step)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_lines_go_nowhere_where_stdout_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,11 +213,12 @@ def test_sums_of_bins_are_those_that_numpy_reduces() -> None:
         np.testing.assert_array_equal(quicklook._sum_bins(layer, shared, 1), wanted)
 
 
-def test_the_brightest_scene_does_not_overflow_the_sums() -> None:
-    """Some 7.99 pixels of the scene a side of the picture's, the most that are looked at."""
-    rows = cols = 799
+@pytest.mark.parametrize("rows", [799, 11])
+def test_the_brightest_scene_does_not_overflow_the_sums(rows: int) -> None:
+    """Some 7.99 pixels of the scene a side of the picture's; of a slender one half as many more."""
+    cols = 799
     made = Quicklook(rows, cols, 100)
-    assert made.step == 1
+    assert made.step == 1 and made.height == (100 if rows == cols else 1)
     white = np.ones((rows, cols, 4), dtype=np.float32)
     made.add(Window(0, 0, rows, cols), white, np.ones((rows, cols), dtype=np.uint8))
     assert (made.picture() == 255).all() and (made.mask() == 1).all()

@@ -26,8 +26,14 @@ from cloudnet.runtime import (
     load_model,
     to_mask,
 )
-from cloudnet.scene import PLAUSIBLE_REFLECTANCE, open_scene
-from cloudnet.spec import BANDS, CONTRACT_NCHW_224, SPEC_KEY, Spec
+from cloudnet.scene import open_scene
+from cloudnet.spec import (
+    BANDS,
+    CONTRACT_NCHW_224,
+    PLAUSIBLE_REFLECTANCE,
+    SPEC_KEY,
+    Spec,
+)
 from cloudnet.tiles import Window, fit_tile
 from tests.helpers import cloudy_scene, lopsided_scene
 
