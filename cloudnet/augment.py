@@ -63,7 +63,8 @@ NO_AUGMENTATION = Augmentation(
 
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for one tile, as scalar tensors, and (bands,) for the gain."""
+    """What is drawn for one tile, as scalar tensors, and (bands,) for the gain, of which
+    `log_brightness` is the part that all bands share."""
 
     zoom: Tensor
     row_share: Tensor
@@ -72,6 +73,7 @@ class Draw:
     flip_cols: Tensor
     transpose: Tensor
     gain: Tensor
+    log_brightness: Tensor
 
 
 def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
@@ -90,7 +92,8 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
     signed = 2.0 * uniform - 1.0
     zoomed = tf.exp(signed[0] * log(augmentation.zoom))
     coin = uniform[3:6] < 0.5 if augmentation.flips else tf.constant([False] * 3)
-    log_gain = signed[6] * augmentation.brightness + signed[7:] * augmentation.band_gain
+    log_brightness = signed[6] * augmentation.brightness
+    log_gain = log_brightness + signed[7:] * augmentation.band_gain
     # The share of zoomed tiles needs a number of its own, or it would clip the zoom's range.
     lot, ozone_lot, ozone = tf.unstack(tf.random.stateless_uniform([3], seed + 1))
     # Half of the tiles keep their air: the real one is the likeliest.
@@ -104,6 +107,7 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
         flip_cols=coin[1],
         transpose=coin[2],
         gain=tf.exp(log_gain),
+        log_brightness=log_brightness,
     )
 
 

@@ -172,7 +172,7 @@ def overhead_share(cos_sun: float, sky_share: float, bend: float) -> float:
     sky_share
         Share of light that comes from the sky.
     bend
-        How much less goes up with the sun at the horizon.
+        How much less goes up with the sun at the horizon; below 0: more.
     """
     return 1.0 - (1.0 - sky_share) * bend * (1.0 - cos_sun) ** 2
 

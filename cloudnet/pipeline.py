@@ -55,13 +55,18 @@ WOODED = ("taiga",) * 6
 SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", *WOODED))
 """More than an even share of the grounds that are taken for cloud."""
 
-INSTRUMENTS = ((BANDS, SENTINEL2), (BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
+INSTRUMENTS = ((BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
 """Bands and optics of simulated tiles, in even shares. Landsat's see snow and cloud a little
 otherwise; a net that knows both leans less on what is one instrument's own."""
 
 SIMULATIONS_KEPT = SIMULATIONS_AT_ONCE + 40
 """Simulated blocks in memory: those that take turns, and some more, as tiles are made side by side.
 Were there fewer than take turns, each would be thrown out just before it comes again."""
+
+SIMULATED_BRIGHTNESS = 2 / 3
+"""How far simulated tiles are made brighter or darker, of what real ones are. Products set a low sun
+right by the middle of the scene, and half a degree beside it is a tenth of the light at 85; the
+ratios of bands, which are simulated, stay."""
 
 SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""
@@ -308,11 +313,12 @@ def training_dataset(
     def load(plan: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         drawn = draw(seed, augmentation, len(BANDS))
         simulated = tf.equal(plan[1], SIMULATED)
-        # What is simulated has a resolution and a sun of its own already.
+        # What is simulated has a resolution and an air of its own already.
+        brightness = tf.exp(SIMULATED_BRIGHTNESS * drawn.log_brightness)
         drawn = replace(
             drawn,
             zoom=tf.where(simulated, 1.0, drawn.zoom),
-            gain=tf.where(simulated, 1.0, drawn.gain),
+            gain=tf.where(simulated, brightness, drawn.gain),
         )
         whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
         size = tf.minimum(whole, block_px(drawn, tiles.tile_px))

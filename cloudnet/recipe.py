@@ -12,14 +12,15 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=8,
+        epochs=24,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
+        weight_decay=2e-2,
         threshold=0.4,
         keep=LAST,
         name="s2-rgbn",
-        version="1.3.0",
+        version="1.4.0",
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,

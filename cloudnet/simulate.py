@@ -69,6 +69,12 @@ USUAL_SUN_DEG, LOW_SUN_DEG, LOW_SUN_SHARE = (18.0, 68.0), (60.0, 82.0), 0.3
 seen by light that came the long way through ozone, which makes them yellow (half of the real
 ones of SEN12MS-CR: red over green above 1.10)."""
 
+SNOW_BEND = (-0.3, 0.5)
+"""How much less light snow throws straight up under a low sun, see `overhead_share`: crusts and
+sastrugi do otherwise than an even field. Were it never below 0.1, as it seemed from fluxes, snow
+would be darker than the real plateaus of Landsat are, by a fifth where the colours are the same,
+and a net would take those for cloud."""
+
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
 
@@ -273,7 +279,7 @@ def _draw_weather(
         contrast=float(rng.uniform(0.4, 0.8)),
         noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
-        snow_bend=float(rng.uniform(0.1, 0.6)),
+        snow_bend=float(rng.uniform(*SNOW_BEND)),
         geometry=geometry,
         aerosol=float(rng.uniform(0.03, 0.22)),
         ozone_share=float(rng.uniform(0.73, 1.5)),

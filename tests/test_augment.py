@@ -125,8 +125,11 @@ def test_gains_change_the_image_alone_and_no_pixel_more_than_another() -> None:
 
 
 def test_brightness_alone_is_one_gain_for_all_bands() -> None:
-    logs = np.array([np.log(drawn.gain) for drawn in draws(only(brightness=0.2), 50)])
+    drawn = draws(only(brightness=0.2), 50)
+    logs = np.array([np.log(one.gain) for one in drawn])
     assert np.ptp(logs, axis=1).max() < 1e-6
+    shared = np.array([one.log_brightness for one in drawn])
+    np.testing.assert_allclose(logs, np.tile(shared[:, np.newaxis], BANDS), atol=1e-6)
     assert 0.15 < np.abs(logs).max() <= 0.2 + 1e-6
 
 
