@@ -66,7 +66,7 @@ class UNetConfig:
         Whether the first level also sees ratios of bands; see `BandRatios`.
     """
 
-    widths: tuple[int, ...] = (64, 128, 256)
+    widths: tuple[int, ...] = (48, 128, 256)
     blocks: int = 2
     stem: int = 16
     ratios: bool = True

@@ -64,9 +64,9 @@ SIMULATIONS_KEPT = SIMULATIONS_AT_ONCE + 40
 Were there fewer than take turns, each would be thrown out just before it comes again."""
 
 SIMULATED_BRIGHTNESS = 2 / 3
-"""How far simulated tiles are made brighter or darker, of what real ones are. Products set a low sun
-right by the middle of the scene, and half a degree beside it is a tenth of the light at 85; the
-ratios of bands, which are simulated, stay."""
+"""How far simulated tiles are made brighter or darker, of what real ones are. Some products reckon
+with the sun in the middle of the scene, and half a degree beside it is a tenth of the light at 85;
+the ratios of bands, which are simulated, stay."""
 
 SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""

@@ -183,8 +183,8 @@ def test_from_overhead_snow_is_as_bright_as_its_flux_under_an_overhead_sun(
     assert overhead_share(0.2, sky_share, 0.0) == 1.0
     low, high = (overhead_share(0.2, share, bend) for share in (sky_share / 2, sky_share))
     assert low <= high
-    mirrored = overhead_share(0.2, sky_share, -bend) - 1.0
-    assert mirrored == pytest.approx(1.0 - overhead_share(0.2, sky_share, bend)), "and the other way"
+    less, more = (overhead_share(0.2, sky_share, either) for either in (bend, -bend))
+    assert more - 1.0 == pytest.approx(1.0 - less), "below 0 more goes up"
 
 
 def test_a_low_sun_turns_snow_bluer_from_overhead() -> None:

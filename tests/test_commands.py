@@ -208,13 +208,40 @@ def test_inspect_lists_scenes_places_and_shares(
     assert totals.stdout in result.stdout
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("predict", "scene.tif", "--threshold"),
+        ("predict", "scene.tif", "--buffer-m"),
+        ("predict", "scene.tif", "--min-area-m2"),
+        ("export", "run", "-o", "net.onnx", "--max-mb"),
+        ("compare", "net.onnx", "--atol"),
+        ("quantise", "net.onnx", "data", "-o", "int8.onnx", "--min-iou"),
+    ],
+    ids=lambda options: options[-1],
+)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_refused(options: tuple[str, ...], value: str) -> None:
+    result = invoke(*options, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "is no finite number" in result.stderr or "is not in the range" in result.stderr
+
+
 def test_inspect_draws_a_sheet(geotiff_dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="sheets need the train extra")
     path = tmp_path / "sheet.png"
     result = invoke("inspect", geotiff_dataset, "--sheet", path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[-1] == f"contact sheet: {path}"
-    assert path.read_bytes().startswith(b"\x89PNG")
+    drawn = path.read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    path.write_bytes(b"mine")
+    again = invoke("inspect", geotiff_dataset, "--sheet", path)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "sheet.png exists; give --overwrite to replace it" in again.stderr
+    assert path.read_bytes() == b"mine"
+    assert invoke("inspect", geotiff_dataset, "--sheet", path, "--overwrite").exit_code == 0
+    assert path.read_bytes() == drawn
 
 
 def test_inspect_refuses_a_sheet_that_is_no_png_before_it_reads(tmp_path: Path) -> None:

@@ -501,8 +501,8 @@ def test_a_configuration_of_before_there_was_a_stem_has_none() -> None:
     first = {"widths": [32, 64, 128, 192], "blocks": 2}
     assert UNetConfig.from_dict(first) == UNetConfig((32, 64, 128, 192), 2, stem=0, ratios=False)
     second = {"widths": [64, 128, 256], "blocks": 2, "stem": 16}
-    assert UNetConfig.from_dict(second) == UNetConfig(ratios=False)
-    assert UNetConfig.from_dict({**second, "ratios": True}) == UNetConfig()
+    assert UNetConfig.from_dict(second) == UNetConfig((64, 128, 256), ratios=False)
+    assert UNetConfig.from_dict({**second, "ratios": True}) == UNetConfig((64, 128, 256))
 
 
 # Its file.

@@ -8,6 +8,7 @@ import click
 
 from cloudnet.commands.options import (
     FILE,
+    Finite,
     atol_option,
     describe,
     import_tensorflow,
@@ -27,7 +28,11 @@ from cloudnet.spec import CONTRACT_NHWC, CONTRACTS
     help="nhwc: any size, probability out. nchw-224: (batch, 4, 224, 224) in, a 0/1 mask out.",
 )
 @click.option(
-    "--max-mb", type=float, default=250.0, show_default=True, help="Refuse a larger file."
+    "--max-mb",
+    type=Finite(min=0, min_open=True),
+    default=250.0,
+    show_default=True,
+    help="Refuse a larger file.",
 )
 @atol_option
 @overwrite_option

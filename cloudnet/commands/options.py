@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,19 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 
 
 SCENE = Place()
+
+
+class Finite(click.FloatRange):
+    """A number within a range; click's own lets NaN through every bound."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail as click does."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class SectionedCommand(click.Command):
@@ -155,7 +169,7 @@ def threshold_option(command: Command) -> Command:
     """Add --threshold."""
     return click.option(
         "--threshold",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=Finite(0, 1, min_open=True, max_open=True),
         help="Probability from which a pixel is cloud; the model's by default.",
     )(command)
 
@@ -164,7 +178,7 @@ def atol_option(command: Command) -> Command:
     """Add --atol, the tolerance of a comparison."""
     return click.option(
         "--atol",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Finite(min=0, min_open=True),
         default=1e-5,
         show_default=True,
         help="Largest difference of probability that passes.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudnet.commands.options import FILE, Command, threshold_option
+from cloudnet.commands.options import FILE, Command, Finite, threshold_option
 
 if TYPE_CHECKING:
     from cloudnet.predict import PredictOptions
@@ -22,14 +22,14 @@ def product_options(command: Command) -> Command:
             threshold_option,
             click.option(
                 "--min-area-m2",
-                type=click.FloatRange(min=0),
+                type=Finite(min=0),
                 default=0.0,
                 show_default=True,
                 help="Patches of cloud below this become clear; holes in clouds stay.",
             ),
             click.option(
                 "--buffer-m",
-                type=click.FloatRange(min=0),
+                type=Finite(min=0),
                 default=0.0,
                 show_default=True,
                 help="Then cloud grows by this, from pixel centre to pixel centre.",

@@ -9,6 +9,7 @@ import click
 
 from cloudnet.commands.options import (
     FILE,
+    Finite,
     describe,
     overwrite_option,
     reading_options,
@@ -19,7 +20,7 @@ from cloudnet.commands.options import (
 if TYPE_CHECKING:
     from cloudnet.reading import Reading
 
-SHARE = click.FloatRange(0, 1)
+SHARE = Finite(0, 1)
 
 
 @click.command(short_help="Turn an ONNX file into an INT8 one.")
