@@ -21,7 +21,7 @@ from cloudnet.predict import PredictOptions, check_shared
 from cloudnet.runtime import CloudModel, load_model, usable_cores
 from cloudnet.scene import Reading, scene_name
 from cloudnet.scene_list import identity
-from cloudnet.task import Job, Outcome, Task, make_job
+from cloudnet.task import Job, Outcome, Task, make_job, scene_stamp
 from cloudnet.workers import run_here, run_in_processes
 
 OnResult: TypeAlias = Callable[[Record], None]
@@ -72,7 +72,8 @@ def predict_dataset(
     """Write the products of many scenes; called again after any end, it goes on where it was.
 
     `folder/manifest.jsonl` gets a line for each scene. A scene that fails is recorded there, and
-    the others go on. Scenes that are done, with this model and these options, are not done again.
+    the others go on. Scenes that are done, with this model and these options, are not done again,
+    unless a scene's files are others than they were then.
     Scripts that give `jobs` or `scheduler="local"` call it under `if __name__ == "__main__":`,
     since processes that are started import the script.
 
@@ -152,6 +153,7 @@ class Batch:
         self._spread = spread
         self._claims: dict[str, Claim] = {}
         self._results: dict[str, Record] = {}
+        self._stamps: dict[str, str | None] = {}
         self._report: OnResult = lambda record: None
 
     @property
@@ -204,6 +206,7 @@ class Batch:
             self._claims[task.scene] = claim
             self.manifest.refresh()
             if self._is_to_do(task, claim.remains):
+                self._stamps[task.scene] = scene_stamp(task.scene)
                 yield task
 
     def _is_to_do(self, task: Task, remains: bool) -> bool:
@@ -222,20 +225,29 @@ class Batch:
 
     def _done(self, task: Task) -> Record | None:
         """Return the record of a task that need not be done again."""
-        last = self.manifest.last(task.scene)
-        if last is None or self._job.options.overwrite:
+        if self._job.options.overwrite:
             return None
-        same = (last.state, last.settings) == (DONE, self._job.settings)
-        return last if same and all(map(Path.exists, self._job.products(task.name))) else None
+        last = self._last_done(task)
+        if last is None or not all(map(Path.exists, self._job.products(task.name))):
+            return None
+        return None if _is_replaced(task, last) else last
+
+    def _last_done(self, task: Task) -> Record | None:
+        """Return the last record of a task where it was done as it would be now."""
+        last = self.manifest.last(task.scene)
+        same = last and (last.state, last.settings) == (DONE, self._job.settings)
+        return last if same else None
 
     def _in_the_way(self, task: Task, remains: bool) -> str | None:
         """Return what keeps a task's products from being written, as a sentence.
 
-        What a process left that was killed at the scene, or failed at it, is not in the way.
+        What a process left that was killed at the scene, or failed at it, is not in the way, nor is
+        what was made of a scene that another has replaced.
         """
         last = self.manifest.last(task.scene)
         failed = last and (last.state, last.settings) == (FAILED, self._job.settings)
-        if self._job.options.overwrite or remains or failed:
+        done = self._last_done(task)
+        if self._job.options.overwrite or remains or failed or (done and _is_replaced(task, done)):
             return None
         found = next(filter(Path.exists, self._job.products(task.name)), None)
         if found is None:
@@ -274,6 +286,7 @@ class Batch:
             settings=self._job.settings,
             cloudnet=__version__,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            stamp=self._stamps.get(task.scene),
         )
 
     def _give_up(self) -> None:
@@ -298,6 +311,12 @@ class Batch:
             if own & left and (claim := Claim.take(self._job.folder, task.name)):
                 sweep(self._job.folder, own)
                 claim.leave() if claim.remains else claim.release()
+
+
+def _is_replaced(task: Task, done: Record) -> bool:
+    """Tell whether a scene is another than when it was done; one that is gone is not."""
+    stamp = scene_stamp(task.scene)
+    return None not in (stamp, done.stamp) and stamp != done.stamp
 
 
 def _to_tasks(scenes: Iterable[str | Path]) -> tuple[Task, ...]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,6 +47,8 @@ class Record:
         The version that did it.
     finished
         When: ISO 8601, UTC.
+    stamp
+        Of the scene's files as they were read, as `task.scene_stamp` gives it.
     """
 
     scene: str
@@ -62,13 +64,14 @@ class Record:
     settings: str
     cloudnet: str
     finished: str
+    stamp: str | None = None
 
     def to_line(self) -> str:
         """Return the record as JSON on one line, without its end."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
 
-_FIELDS = frozenset(field.name for field in fields(Record))
+_NEEDED = frozenset(field.name for field in fields(Record) if field.default is MISSING)
 
 
 class Manifest:
@@ -187,7 +190,8 @@ def _parse(line: bytes) -> Record | None:
         values: Any = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or not values.keys() >= _FIELDS:
+    if not isinstance(values, dict) or not values.keys() >= _NEEDED:
         return None
-    record = Record(**{name: values[name] for name in _FIELDS})
+    known = [field.name for field in fields(Record) if field.name in values]
+    record = Record(**{name: values[name] for name in known})
     return record if isinstance(record.scene, str) and record.state in STATES else None

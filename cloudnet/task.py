@@ -18,6 +18,7 @@ from cloudnet.errors import BatchError, CloudnetError
 from cloudnet.files import writable_folder
 from cloudnet.predict import PredictOptions, predict_scene
 from cloudnet.product import VECTOR_FORMATS, Outputs
+from cloudnet.reading import is_address
 from cloudnet.runtime import CloudModel, load_model
 from cloudnet.scene import Reading
 
@@ -43,6 +44,28 @@ class Task:
 
     scene: str
     name: str
+
+
+def scene_stamp(scene: str) -> str | None:
+    """Return what tells a scene from another that takes its place: a digest of the sizes and times
+    of its file, or of what lies in its folder; None of an address, and where there is nothing.
+
+    Deeper in a folder nothing is looked at: what a product says of itself lies at its top.
+    """
+    if is_address(scene):
+        return None
+    path = Path(scene)
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        facts = [(file.name, *_size_and_time(file)) for file in files]
+    except OSError:
+        return None
+    return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return (0, 0) if path.is_dir() else (status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)

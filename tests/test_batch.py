@@ -29,6 +29,7 @@ from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
 from cloudnet.predict import PredictOptions
 from cloudnet.product import Outputs
 from cloudnet.shipped import find_model
+from cloudnet.task import scene_stamp
 from tests.helpers import cloudy_scene, write_scene_tif
 from tests.test_compare import tampered
 
@@ -127,6 +128,54 @@ def test_a_product_that_was_removed_is_made_again(
     predict_dataset(scenes[:2], tmp_path, net, options=PLAIN, on_result=told.append)
     assert [record.name for record in told] == ["a"]
     assert contents(tmp_path) == whole
+
+
+def test_a_scene_that_another_has_replaced_is_done_again(net: Path, tmp_path: Path) -> None:
+    scenes = [write_one(tmp_path / "in" / f"{name}.tif", seed) for seed, name in enumerate("ab")]
+    out = tmp_path / "out"
+    predict_dataset(scenes, out, net, options=PLAIN)
+    before = contents(out)
+    write_one(scenes[0], 7)
+    told: list[Record] = []
+    predict_dataset(scenes, out, net, options=PLAIN, on_result=told.append)
+    assert [(record.name, record.state) for record in told] == [("a", DONE)]
+    changed = {name for name, content in contents(out).items() if content != before[name]}
+    assert changed == {"a_cloudmask.tif", "a_cloudmask.json"}
+    told.clear()
+    scenes[0].unlink()
+    predict_dataset(scenes, out, net, options=PLAIN, on_result=told.append)
+    assert not told, "what is done stays so when its scene is cleared away"
+    write_one(scenes[0], 8)
+    predict_dataset(scenes, out, net, options=PLAIN, skip_existing=True, on_result=told.append)
+    assert [record.state for record in told] == [SKIPPED]
+
+
+def test_a_stamp_tells_files_and_what_lies_in_folders(tmp_path: Path) -> None:
+    product = tmp_path / "product.SAFE"
+    (product / "GRANULE").mkdir(parents=True)
+    metadata = product / "MTD_MSIL1C.xml"
+    metadata.write_text("one")
+    before = scene_stamp(str(product))
+    assert before == scene_stamp(str(product)) != scene_stamp(str(metadata))
+    os.utime(product / "GRANULE", (1, 1))
+    assert scene_stamp(str(product)) == before, "a folder's time tells of lists, not of content"
+    os.utime(metadata, (1, 1))
+    assert scene_stamp(str(product)) != before
+    assert scene_stamp("https://example.com/scene.tif") is None
+    assert scene_stamp(str(tmp_path / "gone.tif")) is None
+
+
+def test_a_manifest_of_before_there_were_stamps_counts(
+    scenes: tuple[Path, ...], net: Path, tmp_path: Path
+) -> None:
+    predict_dataset(scenes[:1], tmp_path, net, options=PLAIN)
+    path = tmp_path / "manifest.jsonl"
+    line = json.loads(path.read_text())
+    assert line.pop("stamp") == scene_stamp(str(scenes[0]))
+    path.write_text(json.dumps(line) + "\n")
+    told: list[Record] = []
+    predict_dataset(scenes[:1], tmp_path, net, options=PLAIN, on_result=told.append)
+    assert not told
 
 
 def test_with_overwrite_all_is_done_again(
