@@ -13,6 +13,7 @@ import onnx
 from cloudnet.errors import ExportError
 from cloudnet.float_graph import (
     DOUBLING,
+    SHAPING,
     Proto,
     constants,
     double_by_constants,
@@ -133,7 +134,7 @@ def _layer_of(path: str) -> str:
 
 
 def refine(graph: Proto, floats: Sequence[str], *, from_zero: bool) -> None:
-    """Do to a quantised graph all that follows: guard, fold, pair, share, double, shorten.
+    """Do to a quantised graph all that follows, from guarding floats to shorter names.
 
     Parameters
     ----------
@@ -149,7 +150,10 @@ def refine(graph: Proto, floats: Sequence[str], *, from_zero: bool) -> None:
         fold_clipping(graph)
     pair_columns(graph)
     share_scales(graph)
+    join_bytes(graph)
+    mix_logarithms(graph)
     double_in_place(graph)
+    spread_bytes(graph)
     shorten_names(graph)
 
 
@@ -270,6 +274,61 @@ def share_scales(graph: Proto) -> None:
     prune(graph)
 
 
+def join_bytes(graph: Proto) -> None:
+    """Put bytes of one scale side by side, last, as they are.
+
+    onnxruntime would look each up in a table of its scale: 3 % of the net's time.
+    """
+    producers, readers, known = makers(graph), users(graph), constants(graph)
+    for whole in [node for node in graph.node if node.op_type == "Concat"]:
+        parts = [producers.get(name) for name in whole.input]
+        after = readers[whole.output[0]]
+        kinds = [node and node.op_type for node in (*parts, *after)]
+        if kinds != ["DequantizeLinear"] * len(parts) + ["QuantizeLinear"]:
+            continue
+        scales = [[known[name] for name in node.input[1:]] for node in (*parts, *after) if node]
+        if any(scale != scales[0] for scale in scales):
+            continue
+        turned = [f"{whole.output[0]}_last_{number}" for number in range(len(parts))]
+        turns = [
+            onnx.helper.make_node("Transpose", part.input[:1], [name], perm=[0, 2, 3, 1])
+            for part, name in zip(parts, turned)
+            if part
+        ]
+        side = f"{whole.output[0]}_last"
+        beside = onnx.helper.make_node("Concat", turned, [side], axis=3)
+        back = onnx.helper.make_node("Transpose", [side], after[0].output[:], perm=[0, 3, 1, 2])
+        replace_nodes(graph, [whole, after[0]], [*turns, beside, back])
+    prune(graph)
+
+
+def mix_logarithms(graph: Proto) -> None:
+    """Make contrasts of the bands' logarithms by a product of matrices.
+
+    As a convolution of four channels it is computed as one of sixteen, and put in order again: 3 %
+    of the net's time.
+    """
+    producers, known = makers(graph), constants(graph)
+    for node in [node for node in graph.node if node.op_type == "Conv"]:
+        logarithms, weights = producers.get(node.input[0]), known.get(node.input[1])
+        if logarithms is None or logarithms.op_type != "Log" or weights is None:
+            continue
+        if weights.shape[2:] != (1, 1) or weights.shape[1] == 1 or len(node.input) > 2:
+            continue
+        names = {end: f"{node.output[0]}_{end}" for end in ("mix", "flat", "size", "in", "out")}
+        for end, array in (("mix", weights[..., 0, 0]), ("flat", np.array([0, 0, -1], np.int64))):
+            tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), names[end])
+            graph.initializer.append(tensor)
+        product = [
+            onnx.helper.make_node("Shape", node.input[:1], [names["size"]]),
+            onnx.helper.make_node("Reshape", [node.input[0], names["flat"]], [names["in"]]),
+            onnx.helper.make_node("MatMul", [names["mix"], names["in"]], [names["out"]]),
+            onnx.helper.make_node("Reshape", [names["out"], names["size"]], node.output[:]),
+        ]
+        replace_nodes(graph, [node], product)
+    prune(graph)
+
+
 def double_in_place(graph: Proto) -> None:
     """Double uint8 cells by copying, where a resize stands between dequantise and quantise.
 
@@ -308,6 +367,70 @@ def _doubling(cells: str, doubled: str) -> list[Proto]:
         ("Mul", [name("size"), "twice"], name("new_size"), {}),
         ("Reshape", [name("both"), name("new_size")], name("cells"), {}),
         ("Transpose", [name("cells")], doubled, {"perm": [0, 3, 1, 2]}),
+    ]
+    return [
+        onnx.helper.make_node(kind, inputs, [output], **attributes)
+        for kind, inputs, output, attributes in steps
+    ]
+
+
+def spread_bytes(graph: Proto) -> None:
+    """Bring the answers of a cell to its pixels while they are bytes, not floats.
+
+    That moves a quarter of the memory: 4 % of the net's time. Where what comes out is no scene of
+    one channel nothing is done.
+    """
+    producers, readers, answer = makers(graph), users(graph), graph.output[0]
+    sizes = [size.dim_value for size in answer.type.tensor_type.shape.dim]
+    if len(sizes) != 4 or sizes[-1] != 1:
+        return
+    for spread in [node for node in graph.node if node.op_type == "DepthToSpace"]:
+        before = producers.get(spread.input[0])
+        old = [before, spread]
+        following = readers[spread.output[0]]
+        while len(following) == 1 and following[0].op_type in SHAPING:
+            old.append(following[0])
+            following = readers[following[0].output[0]]
+        side = next(entry.i for entry in spread.attribute if entry.name == "blocksize")
+        ends = [(node.op_type, node.output[0]) for node in following]
+        if before is None or before.op_type != "DequantizeLinear" or len(old) == 2:
+            continue
+        if ends == [("Sigmoid", answer.name)] and _filters(graph, before.input[0]) == side**2:
+            replace_nodes(graph, old, _spreading(graph, before, old[-1].output[0], side))
+    prune(graph)
+
+
+def _filters(graph: Proto, quantised: str) -> int:
+    """Return how many channels a quantised tensor has that a convolution made; else 0."""
+    producers, known = makers(graph), constants(graph)
+    quantize = producers.get(quantised)
+    convolution = producers.get(quantize.input[0]) if quantize else None
+    if convolution is None or convolution.op_type != "Conv":
+        return 0
+    weights = producers.get(convolution.input[1])
+    return len(known[weights.input[0]]) if weights else 0
+
+
+def _spreading(graph: Proto, dequantize: Proto, answer: str, side: int) -> list[Proto]:
+    """Return the nodes from bytes (batch, side², height, width) to floats (batch, side * height,
+    side * width, 1)."""
+
+    def name(step: str) -> str:
+        return f"{answer}_{step}"
+
+    numbers = {"apart": [0, 0, 0, side, side], "larger": [1, side, side, 1]}
+    for step, array in {**numbers, "channels": [1, 1, 1, side**2]}.items():
+        tensor = onnx.numpy_helper.from_array(np.array(array, np.int64), name(step))
+        graph.initializer.append(tensor)
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Transpose", [dequantize.input[0]], name("last"), {"perm": [0, 2, 3, 1]}),
+        ("Reshape", [name("last"), name("apart")], name("cells"), {}),
+        ("Transpose", [name("cells")], name("rows"), {"perm": [0, 1, 3, 2, 4]}),
+        ("Shape", [name("last")], name("cell_size"), {}),
+        ("Mul", [name("cell_size"), name("larger")], name("all_size"), {}),
+        ("Div", [name("all_size"), name("channels")], name("size"), {}),
+        ("Reshape", [name("rows"), name("size")], name("pixels"), {}),
+        ("DequantizeLinear", [name("pixels"), *dequantize.input[1:]], answer, {}),
     ]
     return [
         onnx.helper.make_node(kind, inputs, [output], **attributes)

@@ -18,7 +18,7 @@ from cloudnet import int8_graph
 from cloudnet.calibration import calibration_tiles
 from cloudnet.compare import replay_probe
 from cloudnet.dataset import DataSet, open_dataset
-from cloudnet.int8_graph import fixed_layers, layer_names, prepare
+from cloudnet.int8_graph import fixed_layers, layer_names, mix_logarithms, prepare
 from cloudnet.quantise import QUANTISED_KEY, Recipe, calibrate, finish, run_graph
 from cloudnet.runtime import load_model
 from tests.helpers import teach
@@ -60,9 +60,10 @@ def test_it_is_integers_from_end_to_end(taught: Path, recipe: Recipe, tmp_path: 
     assert nodes["DequantizeLinear"] == 1
     floats = {"Add", "MaxPool", "Resize", "Min", "Relu"}
     assert not floats & set(nodes)
-    # Ratios are floats until they are clipped.
-    assert nodes["Conv"] + nodes["FusedConv"] == nodes["QuantizeLinear"] == 2
-    assert nodes["Max"] == nodes["Log"] == 1
+    # Ratios are floats until they are clipped: means of cells, logarithms, contrasts.
+    assert nodes["QuantizeLinear"] == 2
+    assert nodes["Conv"] == nodes["Max"] == nodes["Log"] == nodes["MatMul"] == 1
+    assert not {"DepthToSpace", "QLinearConcat"} & set(nodes), "bytes are copied as they are"
 
 
 def test_ratios_read_reflectance_without_turning_it(recipe: Recipe) -> None:
@@ -102,27 +103,32 @@ def test_what_lies_side_by_side_has_one_scale(recipe: Recipe) -> None:
     """Bytes are copied then, not turned."""
     graph = recipe.make().graph
     producers = {node.output[0]: node for node in graph.node}
-    quantised = [
-        node
+    turns = [
+        [producers[name] for name in node.input]
         for node in graph.node
-        if node.op_type == "Concat" and producers[node.input[0]].op_type == "DequantizeLinear"
+        if node.op_type == "Concat" and len(set(node.input)) > 1
     ]
-    assert len(quantised) == 1
-    (after,) = (node for node in graph.node if quantised[0].output[0] in node.input)
-    for part in (producers[name] for name in quantised[0].input):
-        assert list(part.input[1:]) == list(after.input[1:])
-        assert list(producers[part.input[0]].input[1:]) == list(after.input[1:])
+    assert [[node.op_type for node in pair] for pair in turns] == [["Transpose", "Transpose"]]
+    one, other = (producers[node.input[0]] for node in turns[0])
+    assert one.op_type == other.op_type == "QuantizeLinear"
+    assert list(one.input[1:]) == list(other.input[1:])
+
+
+SHORTCUTS = (
+    "fold_clipping", "pair_columns", "join_bytes", "double_in_place", "spread_bytes",
+    "shorten_names",
+)  # fmt: skip
 
 
 def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     tiles = rng.uniform(-0.3, 2.5, (3, 24, 40, 4)).astype(np.float32)
     short = recipe.make()
-    for shortcut in ("fold_clipping", "pair_columns", "double_in_place", "shorten_names"):
+    for shortcut in SHORTCUTS:
         monkeypatch.setattr(int8_graph, shortcut, lambda graph: None)
     long = recipe.make()
     kinds = [Counter(node.op_type for node in model.graph.node) for model in (short, long)]
-    assert [(kind["Clip"], kind["Resize"]) for kind in kinds] == [(1, 0), (2, 1)]
+    assert [(k["Clip"], k["Resize"], k["DepthToSpace"]) for k in kinds] == [(1, 0, 0), (2, 1, 1)]
     kernels = [
         [list(entry.ints) for entry in node.attribute if entry.name == "kernel_shape"]
         for model in (short, long)
@@ -131,6 +137,16 @@ def test_shortcuts_change_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     ]
     assert kernels == [[[3, 2]], [[3, 3]]]
     np.testing.assert_array_equal(run_graph(short, tiles), run_graph(long, tiles))
+
+
+def test_a_product_of_matrices_makes_the_contrasts_that_a_convolution_made(taught: Path) -> None:
+    tiles = np.random.default_rng(5).uniform(0, 1.2, (2, 48, 64, 4)).astype(np.float32)
+    model = prepare(onnx.load(taught))
+    wanted = run_graph(model, tiles)
+    mix_logarithms(model.graph)
+    assert [node.op_type for node in model.graph.node].count("MatMul") == 1
+    assert "ratios_2" not in {node.name for node in model.graph.node}
+    np.testing.assert_allclose(run_graph(model, tiles), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +160,7 @@ def test_a_layer_is_kept_in_float(
     graph = onnx.load(path).graph
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == 1}
     kept = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
-    assert kept == sorted(["ratios", "ratios_2", layer], key=kept.index)
+    assert kept == sorted(["ratios", layer], key=kept.index)
     assert optimised_nodes(path, tmp_path)["QLinearConv"] == 10
     assert replay_probe(load_model(path)).passed
     assert json.loads(load_model(path).metadata[QUANTISED_KEY])["float_layers"] == [layer]
