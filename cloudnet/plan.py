@@ -15,11 +15,8 @@ from cloudnet.layer import SLAB_PX
 from cloudnet.mosaic import READ_ROWS
 from cloudnet.predict import GDAL_CACHE_MB, NO_REFINEMENT, PredictOptions, SceneJob
 from cloudnet.product import Outputs
-from cloudnet.runtime import CloudModel
+from cloudnet.runtime import PIXEL_BYTES, CloudModel
 from cloudnet.scene import Reading, Scene, open_scene
-
-NET_BYTES_PX = {"fp32": 140, "INT8": 70}
-"""What a net takes for a pixel of a tile, beside what its probe took already."""
 
 PICTURE_BYTES = 20_000_000
 """Sums of a quicklook of 1024 px a side, and the image while it is encoded."""
@@ -160,7 +157,7 @@ def memory_terms(
     blocks = scene.rows * scene.cols * (numbers + 1 + options.probability)
     slab_px = min(max(SLAB_PX, scene.cols), scene.rows * scene.cols)
     finishing = slab_px * FINISH_BYTES_PX if options.refinement != NO_REFINEMENT else 0
-    net = tile_px2 * NET_BYTES_PX[model.precision]
+    net = tile_px2 * PIXEL_BYTES[model.precision]
     return {
         "process and model": resident_bytes(),
         "net": max(net, finishing),
