@@ -206,7 +206,7 @@ class Batch:
             self._claims[task.scene] = claim
             self.manifest.refresh()
             if self._is_to_do(task, claim.remains):
-                self._stamps[task.scene] = scene_stamp(task.scene)
+                self._stamps[task.scene] = self._stamp(task)
                 yield task
 
     def _is_to_do(self, task: Task, remains: bool) -> bool:
@@ -230,13 +230,22 @@ class Batch:
         last = self._last_done(task)
         if last is None or not all(map(Path.exists, self._job.products(task.name))):
             return None
-        return None if _is_replaced(task, last) else last
+        return None if self._is_replaced(task, last) else last
 
     def _last_done(self, task: Task) -> Record | None:
         """Return the last record of a task where it was done as it would be now."""
         last = self.manifest.last(task.scene)
         same = last and (last.state, last.settings) == (DONE, self._job.settings)
         return last if same else None
+
+    def _is_replaced(self, task: Task, done: Record) -> bool:
+        """Tell whether a scene is another than when it was done; one that is gone is not."""
+        stamp = self._stamp(task)
+        return None not in (stamp, done.stamp) and stamp != done.stamp
+
+    def _stamp(self, task: Task) -> str | None:
+        """Return the stamp of a task's scene; None where products come to lie among its files."""
+        return None if Path(task.scene) == self._job.folder else scene_stamp(task.scene)
 
     def _in_the_way(self, task: Task, remains: bool) -> str | None:
         """Return what keeps a task's products from being written, as a sentence.
@@ -247,7 +256,12 @@ class Batch:
         last = self.manifest.last(task.scene)
         failed = last and (last.state, last.settings) == (FAILED, self._job.settings)
         done = self._last_done(task)
-        if self._job.options.overwrite or remains or failed or (done and _is_replaced(task, done)):
+        if (
+            self._job.options.overwrite
+            or remains
+            or failed
+            or (done and self._is_replaced(task, done))
+        ):
             return None
         found = next(filter(Path.exists, self._job.products(task.name)), None)
         if found is None:
@@ -311,12 +325,6 @@ class Batch:
             if own & left and (claim := Claim.take(self._job.folder, task.name)):
                 sweep(self._job.folder, own)
                 claim.leave() if claim.remains else claim.release()
-
-
-def _is_replaced(task: Task, done: Record) -> bool:
-    """Tell whether a scene is another than when it was done; one that is gone is not."""
-    stamp = scene_stamp(task.scene)
-    return None not in (stamp, done.stamp) and stamp != done.stamp
 
 
 def _to_tasks(scenes: Iterable[str | Path]) -> tuple[Task, ...]:

@@ -28,9 +28,11 @@ from cloudnet.lock import lock_path
 from cloudnet.manifest import DONE, FAILED, SKIPPED, Manifest, Record
 from cloudnet.predict import PredictOptions
 from cloudnet.product import Outputs
+from cloudnet.reading import Reading
 from cloudnet.shipped import find_model
 from cloudnet.task import scene_stamp
 from tests.helpers import cloudy_scene, write_scene_tif
+from tests.products import lopsided_numbers, write_loose
 from tests.test_compare import tampered
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +150,18 @@ def test_a_scene_that_another_has_replaced_is_done_again(net: Path, tmp_path: Pa
     write_one(scenes[0], 8)
     predict_dataset(scenes, out, net, options=PLAIN, skip_existing=True, on_result=told.append)
     assert [record.state for record in told] == [SKIPPED]
+
+
+def test_products_among_the_bands_of_a_scene_do_not_make_it_another(
+    net: Path, tmp_path: Path
+) -> None:
+    place, reading = tmp_path / "loose", Reading(scale=1e-4)
+    place.mkdir()
+    write_loose(place, lopsided_numbers(40, 48))
+    for wanted in (["loose"], []):
+        told: list[Record] = []
+        predict_dataset([place], place, net, options=PLAIN, reading=reading, on_result=told.append)
+        assert [record.name for record in told if record.state == DONE] == wanted
 
 
 def test_a_stamp_tells_files_and_what_lies_in_folders(tmp_path: Path) -> None:
