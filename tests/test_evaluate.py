@@ -26,7 +26,7 @@ from tests.test_confusion import BY_HAND, FOUND, TRUTH
 Array = NDArray[Any]
 
 
-SMALL_TILES = 1_000_000
+SMALL_TILES = 650_000
 """Bytes, of which tiles of some ten thousand pixels are made."""
 
 

@@ -130,12 +130,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, body: bytes, headers: dict[str, str | None]) -> None:
         breaks = self.server.manners.breaks if self.path != RECORD_PATH else []
+        # Before the headers: who has a redirect's is at the next answer at once.
+        sent = body[: breaks.pop(0)] if breaks else body
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             if value is not None:
                 self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(body[: breaks.pop(0)] if breaks else body)
+        self.wfile.write(sent)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
