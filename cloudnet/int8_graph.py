@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -25,6 +25,9 @@ from cloudnet.float_graph import (
     unflatten_bands,
     users,
 )
+
+Step: TypeAlias = tuple[str, list[str], str, dict[str, Any]]
+"""A node: what it does, its inputs, its output, its attributes."""
 
 RATIOS_LAYER = "ratios"
 """Layer of ratios of bands: convolutions too, but ones whose weights are no result of training.
@@ -281,24 +284,22 @@ def join_bytes(graph: Proto) -> None:
     """
     producers, readers, known = makers(graph), users(graph), constants(graph)
     for whole in [node for node in graph.node if node.op_type == "Concat"]:
-        parts = [producers.get(name) for name in whole.input]
+        parts = [producers[name] for name in whole.input if name in producers]
         after = readers[whole.output[0]]
-        kinds = [node and node.op_type for node in (*parts, *after)]
-        if kinds != ["DequantizeLinear"] * len(parts) + ["QuantizeLinear"]:
+        kinds = [node.op_type for node in (*parts, *after)]
+        if kinds != ["DequantizeLinear"] * len(whole.input) + ["QuantizeLinear"]:
             continue
-        scales = [[known[name] for name in node.input[1:]] for node in (*parts, *after) if node]
-        if any(scale != scales[0] for scale in scales):
+        if len({(*(known[name].item() for name in n.input[1:]),) for n in (*parts, *after)}) > 1:
             continue
-        turned = [f"{whole.output[0]}_last_{number}" for number in range(len(parts))]
-        turns = [
-            onnx.helper.make_node("Transpose", part.input[:1], [name], perm=[0, 2, 3, 1])
+        made = whole.output[0]
+        turned = [f"{made}_last_{number}" for number in range(len(parts))]
+        steps: list[Step] = [
+            ("Transpose", part.input[:1], name, {"perm": [0, 2, 3, 1]})
             for part, name in zip(parts, turned)
-            if part
         ]
-        side = f"{whole.output[0]}_last"
-        beside = onnx.helper.make_node("Concat", turned, [side], axis=3)
-        back = onnx.helper.make_node("Transpose", [side], after[0].output[:], perm=[0, 3, 1, 2])
-        replace_nodes(graph, [whole, after[0]], [*turns, beside, back])
+        steps.append(("Concat", turned, f"{made}_last", {"axis": 3}))
+        steps.append(("Transpose", [f"{made}_last"], after[0].output[0], {"perm": [0, 3, 1, 2]}))
+        replace_nodes(graph, [whole, after[0]], _chain(steps))
     prune(graph)
 
 
@@ -319,13 +320,13 @@ def mix_logarithms(graph: Proto) -> None:
         for end, array in (("mix", weights[..., 0, 0]), ("flat", np.array([0, 0, -1], np.int64))):
             tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), names[end])
             graph.initializer.append(tensor)
-        product = [
-            onnx.helper.make_node("Shape", node.input[:1], [names["size"]]),
-            onnx.helper.make_node("Reshape", [node.input[0], names["flat"]], [names["in"]]),
-            onnx.helper.make_node("MatMul", [names["mix"], names["in"]], [names["out"]]),
-            onnx.helper.make_node("Reshape", [names["out"], names["size"]], node.output[:]),
+        steps: list[Step] = [
+            ("Shape", node.input[:1], names["size"], {}),
+            ("Reshape", [node.input[0], names["flat"]], names["in"], {}),
+            ("MatMul", [names["mix"], names["in"]], names["out"], {}),
+            ("Reshape", [names["out"], names["size"]], node.output[0], {}),
         ]
-        replace_nodes(graph, [node], product)
+        replace_nodes(graph, [node], _chain(steps))
     prune(graph)
 
 
@@ -358,7 +359,7 @@ def _doubling(cells: str, doubled: str) -> list[Proto]:
     def name(step: str) -> str:
         return f"{doubled}_{step}"
 
-    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+    steps: list[Step] = [
         ("Transpose", [cells], name("last"), {"perm": [0, 2, 3, 1]}),
         ("Concat", [name("last"), name("last")], name("pairs"), {"axis": 3}),
         ("Reshape", [name("pairs"), "rows_apart"], name("rows"), {}),
@@ -368,6 +369,10 @@ def _doubling(cells: str, doubled: str) -> list[Proto]:
         ("Reshape", [name("both"), name("new_size")], name("cells"), {}),
         ("Transpose", [name("cells")], doubled, {"perm": [0, 3, 1, 2]}),
     ]
+    return _chain(steps)
+
+
+def _chain(steps: Sequence[Step]) -> list[Proto]:
     return [
         onnx.helper.make_node(kind, inputs, [output], **attributes)
         for kind, inputs, output, attributes in steps
@@ -422,7 +427,7 @@ def _spreading(graph: Proto, dequantize: Proto, answer: str, side: int) -> list[
     for step, array in {**numbers, "channels": [1, 1, 1, side**2]}.items():
         tensor = onnx.numpy_helper.from_array(np.array(array, np.int64), name(step))
         graph.initializer.append(tensor)
-    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+    steps: list[Step] = [
         ("Transpose", [dequantize.input[0]], name("last"), {"perm": [0, 2, 3, 1]}),
         ("Reshape", [name("last"), name("apart")], name("cells"), {}),
         ("Transpose", [name("cells")], name("rows"), {"perm": [0, 1, 3, 2, 4]}),
@@ -432,10 +437,7 @@ def _spreading(graph: Proto, dequantize: Proto, answer: str, side: int) -> list[
         ("Reshape", [name("rows"), name("size")], name("pixels"), {}),
         ("DequantizeLinear", [name("pixels"), *dequantize.input[1:]], answer, {}),
     ]
-    return [
-        onnx.helper.make_node(kind, inputs, [output], **attributes)
-        for kind, inputs, output, attributes in steps
-    ]
+    return _chain(steps)
 
 
 def shorten_names(graph: Proto) -> None:

@@ -48,24 +48,20 @@ class Task:
 
 def scene_stamp(scene: str) -> str | None:
     """Return what tells a scene from another that takes its place: a digest of the sizes and times
-    of its file, or of what lies in its folder; None of an address, and where there is nothing.
-
-    Deeper in a folder nothing is looked at: what a product says of itself lies at its top.
+    of its file, or of those at the top of its folder, where a product says what it is; None of an
+    address, and where there is nothing.
     """
     if is_address(scene):
         return None
     path = Path(scene)
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        facts = [(file.name, *_size_and_time(file)) for file in files]
+        files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
+        found = [(file.name, file.stat()) for file in files]
     except OSError:
         return None
-    return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return (0, 0) if path.is_dir() else (status.st_size, status.st_mtime_ns)
+    facts = [(name, status.st_size, status.st_mtime_ns) for name, status in found]
+    text = repr((path.name, facts))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
