@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cloudnet.errors import SceneError
 from cloudnet.fields import Field, Size, Spectrum, fractal_field, nearest_cells, smooth_size
-from cloudnet.light import Geometry, relief_light
+from cloudnet.light import SENTINEL2, Geometry, clear_air, relief_light
 from cloudnet.spec import CATALOGUE_BANDS
 
 # Percent, in the order of CATALOGUE_BANDS; rounded from the shapes in the spectral libraries of the
@@ -58,6 +58,10 @@ MATERIALS: Mapping[str, tuple[float, ...]] = {
     "blue ice": (58.0, 61.0, 59.0, 50.0, 45.0, 40.0, 36.0, 32.0, 28.0, 20.0, 4.0, 2.0, 2.0),
     "grey ice": (24.0, 25.0, 24.0, 20.0, 18.0, 16.0, 14.5, 13.0, 11.5, 8.0, 2.0, 1.5, 1.5),
 }
+
+
+USUAL_AEROSOL = 0.1
+"""Optical thickness of the aerosol that makes light of the sky."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,19 @@ class Site:
         large = np.abs(self.fractal(-3.6, outer_m))
         return large + 0.2 * np.abs(self.fractal(-3.2, outer_m / 4)) * (0.4 + large)
 
+    def relief_m(self, low: float, high: float) -> float:
+        """Height of hills between two; most are low."""
+        return float(low * (high / low) ** self.draw(0.0, 1.0))
+
     def light(self, height_m: Field) -> Field:
-        """Light on a relief, a part of it from the sky."""
-        return 0.15 + 0.85 * relief_light(height_m, self.geometry)
+        """Light (bands, rows, cols) on a relief. The sky lights all slopes alike, so that those in
+        the sun are yellower and those in the shade bluer, the more the lower it stands."""
+        sky = [
+            clear_air(SENTINEL2[band], self.geometry.cos_sun, USUAL_AEROSOL, 0.0).sky_share
+            for band in self.bands
+        ]
+        share = np.array(sky, np.float32)[:, None, None]
+        return share + (1.0 - share) * relief_light(height_m, self.geometry)
 
     def line(self, bend_m: float, scale_m: float) -> Field:
         """Distance in metres to a line across the site that wanders by `bend_m` over `scale_m`."""
@@ -218,7 +232,7 @@ def _forest(site: Site) -> Field:
     surface *= 0.95 + 0.1 * site.fractal(-0.5, 120.0)
     clearing = _step(site.fractal(-2.0, 900.0) - site.draw(1.4, 2.6), 0.5)
     site.paint(surface, site.pick("grass", "dry grass", "soil", "bog"), clearing)
-    surface *= site.light(site.terrain(3000.0) * site.draw(5.0, 200.0))
+    surface *= site.light(site.terrain(3000.0) * site.relief_m(5.0, 200.0))
     return surface
 
 
@@ -229,7 +243,7 @@ def _shrub(site: Site) -> Field:
     height = site.terrain(site.draw(1200.0, 3500.0))
     site.paint(surface, site.pick("grass", "broadleaf", "shrub"), 0.7 * np.exp(-18.0 * height))
     surface *= 1.0 + 0.08 * site.fractal(-0.9, 300.0)
-    surface *= site.light(height * site.draw(5.0, 120.0))
+    surface *= site.light(height * site.relief_m(5.0, 120.0))
     return surface
 
 
@@ -237,7 +251,7 @@ def _soil(site: Site) -> Field:
     names = ["soil", "red soil", "dark soil", "rock", "clay"]
     chosen = site.rng.choice(names, 3, replace=False, p=[0.3, 0.25, 0.2, 0.15, 0.1])
     surface = site.mix({str(name): np.exp(1.5 * site.fractal(-1.9, 2500.0)) for name in chosen})
-    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.draw(5.0, 160.0))
+    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.relief_m(5.0, 160.0))
     surface *= 1.0 + 0.06 * site.fractal(-0.8, 300.0)
     return surface
 
@@ -439,6 +453,24 @@ def _ice(site: Site) -> Field:
     return surface
 
 
+def _glacier(site: Site) -> Field:
+    """Bare ice in summer: grey-white, its layers folded, dirty here and there, with blue ponds."""
+    turn = site.draw(0.0, 180.0)
+    snowy = _step(site.fractal(-2.0, 2500.0) + site.draw(-1.0, 1.0), 3.0)
+    surface = site.mix({"old snow": 0.3 + 0.5 * snowy, "grey ice": 0.7 - 0.5 * snowy})
+    layers = site.fractal(-1.5, 800.0, site.draw(2.0, 6.0), turn)
+    surface *= site.draw(0.8, 1.0) * (1.0 + site.draw(0.02, 0.1) * layers)
+    dirt = _step(site.fractal(-1.8, 1500.0, 3.0, turn) - site.draw(0.5, 2.5), 1.5)
+    site.paint(surface, site.pick("rock", "soil", "grey ice"), site.draw(0.1, 0.5) * dirt)
+    if site.rng.random() < 0.5:
+        ponds = _lakes(site, site.draw(1.5, 2.8), site.draw(500.0, 2000.0))
+        site.paint(surface, "blue ice", ponds)
+        site.paint(surface, "shallow water", site.draw(0.3, 1.0) * ponds)
+    rough = site.draw(0.1, 1.5) * site.fractal(-1.4, 300.0)
+    surface *= site.light(rough + site.terrain(5000.0) * site.relief_m(1.0, 60.0))
+    return surface
+
+
 def _plateau(site: Site) -> Field:
     """Snow as flat as on a polar plateau: wind-cut ridges all but invisible, and a grain that all
     bands share, where a deck of cloud is smooth from pixel to pixel."""
@@ -452,18 +484,23 @@ def _plateau(site: Site) -> Field:
     return surface
 
 
+BRIGHTEST_SLOPE = 1.25
+"""Most that a slope throws back, of what falls on level ground: snow that faces a low sun passes
+1."""
+
 INLAND = ("fields", "forest", "shrub", "soil", "urban")
 """Kinds that rivers and roads may cross, and that may lie behind a beach."""
 
 _LAND = (_fields, _forest, _shrub, _soil, _desert, _salt, _urban, _mountain)
-_OTHERS = (_water, _coast, _tundra, _snow, _ice, _plateau, _taiga)
+_OTHERS = (_water, _coast, _tundra, _snow, _ice, _glacier, _plateau, _taiga)
 _DRAWERS = {draw.__name__[1:]: draw for draw in (*_LAND, *_OTHERS)}
 GROUNDS = tuple(_DRAWERS)
 """Kinds of ground."""
 
 
 def ground_reflectance(kind: str, site: Site) -> Field:
-    """Draw a surface (bands, rows, cols) of one of `GROUNDS`, its reflectance within 0 to 1.
+    """Draw a surface (bands, rows, cols) of one of `GROUNDS`, its reflectance within 0 to
+    `BRIGHTEST_SLOPE`.
 
     Raises
     ------
@@ -478,4 +515,4 @@ def ground_reflectance(kind: str, site: Site) -> Field:
             _river(site, surface)
         for _ in range(int(site.rng.integers(0, 3))):
             _road(site, surface)
-    return np.clip(surface, 0.0, 1.0, out=surface)
+    return np.clip(surface, 0.0, BRIGHTEST_SLOPE, out=surface)

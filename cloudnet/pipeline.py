@@ -45,7 +45,7 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 512
 """Side of the largest scene that is kept in memory."""
 
-SNOWY = ("plateau", "snow", "plateau", "ice", "plateau", "snow", "plateau", "snow", "plateau")
+SNOWY = (*("plateau", "snow") * 3, "plateau", "ice", "glacier", "plateau")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 

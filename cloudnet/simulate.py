@@ -55,11 +55,11 @@ DARK_BLUE, WHITE_BLUE = 0.2, 0.6
 DOUBT = 1.5
 """Within this factor of CLOUD_THICKNESS, both ways, pixels are unlabelled: people differ there."""
 
-WHITE_GROUNDS = ("snow", "ice", "plateau")
+WHITE_GROUNDS = ("snow", "ice", "glacier", "plateau")
 """Kinds of ground that throw light forwards; see `overhead_share`."""
 
 SUN_ZENITH_DEG = {
-    **dict.fromkeys(("snow", "ice", "taiga"), (35.0, 79.0)),
+    **dict.fromkeys(("snow", "ice", "glacier", "taiga"), (35.0, 79.0)),
     "plateau": (55.0, 83.0),
 }
 """Where the sun stands over ground that is found at high latitudes."""
@@ -77,6 +77,21 @@ and a net would take those for cloud."""
 
 DARKEST = 1e-4
 """Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
+
+CLOUD_SOFTNESS_M = (25.0, 120.0)
+"""Over how much light spreads sideways within a cloud: its relief shows no finer than that (the
+Landsat scale break of Davis et al. 1997). Decks lit pixel by pixel look like snowy mountains."""
+
+BRIGHTEST_SIDE = 2.2
+"""Most sunlight on a side of cloud, relative to its level top: under a low sun real towers reach a
+reflectance of 1.6."""
+
+TOWER_M = 150.0
+"""Relief from which a cloud throws shadow on itself."""
+
+AEROSOL, DULL_AEROSOL = (0.03, 0.2), (0.03, 0.35)
+"""Optical thickness of aerosol over white ground, which is far from its sources, and elsewhere,
+where it is often hazy below clouds too (Levy et al. 2013)."""
 
 NOISE_SHARES = (0.02, 1.0)
 """Noise of an image over what is allowed, in variance: real instruments have a tenth of it, and
@@ -136,12 +151,14 @@ def _cloud_fraction(label: NDArray[np.uint8]) -> float:
 
 @dataclass(frozen=True)
 class _Weather:
-    """A layer of cloud, how bright it looks from above and how dark where it turns from the sun;
-    the sun, the air (see `clear_air`), and the bands of the instrument."""
+    """A layer of cloud, how bright it looks from above and how dark where it turns from the sun,
+    and over what length its light is softened; the sun, the air (see `clear_air`), and the bands of
+    the instrument."""
 
     layer: CloudLayer
     brilliance: float
     contrast: float
+    softness_m: float
     noise: float
     cloud_bend: float
     snow_bend: float
@@ -186,7 +203,7 @@ def simulate_scene(
     surface = ground_reflectance(ground, Site(rng, size, geometry, tuple(bands)))
     kind = _drawn(rng, cloud, CLOUDS)
     layer = cloud_layer(kind, rng, size, geometry.pixel_m)
-    weather = _draw_weather(rng, layer, geometry, optics)
+    weather = _draw_weather(rng, ground, layer, geometry, optics)
     clear = np.empty((*size, len(bands)), np.float32)
     for index, band in enumerate(bands):
         air = weather.air(band, 0.0)
@@ -237,7 +254,7 @@ def compose_clouds(
     _check(size, bands, SENTINEL2)
     geometry = _sun(rng, "given") if geometry is None else geometry
     layer = cloud_layer(_drawn(rng, cloud, CLOUDS), rng, size, geometry.pixel_m)
-    weather = _draw_weather(rng, layer, geometry, SENTINEL2)
+    weather = _draw_weather(rng, "given", layer, geometry, SENTINEL2)
     return _compose(clear, "given", weather, bands, rng)
 
 
@@ -269,19 +286,25 @@ def _drawn(rng: np.random.Generator, name: str | None, names: Sequence[str]) -> 
 
 
 def _draw_weather(
-    rng: np.random.Generator, layer: CloudLayer, geometry: Geometry, optics: Mapping[str, Band]
+    rng: np.random.Generator,
+    ground: str,
+    layer: CloudLayer,
+    geometry: Geometry,
+    optics: Mapping[str, Band],
 ) -> _Weather:
-    """Aerosol from clean to hazy, ozone from 220 DU (tropics) to 450 DU (high latitudes, spring:
-    WMO 2018); cloud is not as bright from above as its flux says, here more, there less."""
+    """Ozone from 220 DU (tropics) to 450 DU (high latitudes, spring: WMO 2018); cloud is not as
+    bright from above as its flux says, here more, there less."""
+    aerosol = AEROSOL if ground in WHITE_GROUNDS else DULL_AEROSOL
     return _Weather(
         layer,
         brilliance=math.exp(rng.normal(0.03, 0.09)),
-        contrast=float(rng.uniform(0.4, 0.8)),
+        contrast=float(rng.uniform(0.5, 0.95)),
+        softness_m=float(rng.uniform(*CLOUD_SOFTNESS_M)),
         noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
         snow_bend=float(rng.uniform(*SNOW_BEND)),
         geometry=geometry,
-        aerosol=float(rng.uniform(0.03, 0.22)),
+        aerosol=math.exp(rng.uniform(*np.log(aerosol))),
         ozone_share=float(rng.uniform(0.73, 1.5)),
         optics=optics,
     )
@@ -370,12 +393,31 @@ def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, siz
     return _Veil(reflectance, transmittance, diffuse, direct, 0.7 * layer.base_m / geometry.pixel_m)
 
 
-def _shading(layer: CloudLayer, geometry: Geometry, contrast: float) -> Field:
-    """Light on the relief of the cloud's upper side, softened by scattering within: in real decks
-    under a low sun the sides that lie in shadow are a fifth as bright as the lit ones."""
-    light = relief_light(_gaussian(layer.relief_m, 1.0), geometry)
-    shading: Field = np.clip(1.0 + contrast * (light - 1.0), 1.0 - contrast, 1.7)
+def _shading(layer: CloudLayer, geometry: Geometry, contrast: float, softness_m: float) -> Field:
+    """Sunlight on the relief of the cloud's upper side, softened by scattering within: in real
+    decks under a low sun the sides that lie in shadow are a fifth as bright as the lit ones."""
+    relief = _gaussian(layer.relief_m, max(softness_m / geometry.pixel_m, 1.0))
+    light = relief_light(relief, geometry)
+    if layer.top_m - layer.base_m > TOWER_M:
+        light *= _unshaded(relief, geometry)
+    shading: Field = np.clip(1.0 + contrast * (light - 1.0), 1.0 - contrast, BRIGHTEST_SIDE)
     return shading
+
+
+def _unshaded(relief_m: Field, geometry: Geometry) -> Field:
+    """Share of the sunlight that higher parts of a torus let pass: what comes by farther below
+    their top is cut off the more, as the edges of clouds are thin."""
+    size = (relief_m.shape[0], relief_m.shape[1])
+    fall = geometry.pixel_m / math.tan(math.radians(max(geometry.sun_zenith_deg, 1.0)))
+    reach_px = min(float(np.ptp(relief_m)) / fall, min(size) / 2)
+    # Height of the shadow: of all places within a reach, then within twice that, and so on.
+    shadow, step = relief_m, 1
+    while step < reach_px:
+        back = (-step * geometry.to_sun[0], -step * geometry.to_sun[1])
+        shadow = np.maximum(shadow, _shifted(shadow, back, size) - step * fall)
+        step *= 2
+    share: Field = np.exp((relief_m - shadow) * (1.0 / TOWER_M))
+    return share
 
 
 def _label(clear: Field, layer: CloudLayer, bands: Sequence[str]) -> NDArray[np.uint8]:
@@ -401,14 +443,18 @@ def _compose(
         shadow = np.zeros(size, np.bool_)
         return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
     light = _sunlight(layer, geometry, size)
-    shading = _shading(layer, geometry, weather.contrast) * weather.brilliance
+    shading = _shading(layer, geometry, weather.contrast, weather.softness_m)
     for index, name in enumerate(bands):
         known = np.isfinite(clear[..., index])
         before = np.where(known, clear[..., index], np.float32(0.0))
         air = weather.air(name, layer.base_m)
         surface = air.surface(before)
-        seen_share = overhead_share(geometry.cos_sun, air.sky_share_above, weather.cloud_bend)
-        veil = _veil(layer, shading * seen_share, weather.optics[name], geometry, size)
+        # The sky lights all sides alike: those in the sun are yellower than those in the shade.
+        lit = air.sky_share_above + (1.0 - air.sky_share_above) * shading
+        lit *= weather.brilliance * overhead_share(
+            geometry.cos_sun, air.sky_share_above, weather.cloud_bend
+        )
+        veil = _veil(layer, lit, weather.optics[name], geometry, size)
         after = before + veil.over(surface, light, air) - air.clear(surface)
         noise = [_noise_variance(level, weather.noise) for level in (before, after)]
         more = np.maximum(noise[1] - noise[0], 0.0)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloudnet.errors import SceneError
-from cloudnet.ground import GROUNDS, MATERIALS, Site, ground_reflectance
+from cloudnet.ground import BRIGHTEST_SLOPE, GROUNDS, MATERIALS, Site, ground_reflectance
 from cloudnet.light import Geometry
 from cloudnet.spec import BANDS, CATALOGUE_BANDS
 
@@ -35,7 +35,7 @@ def test_reflectance_is_within_bounds_at_any_size(kind: str, size: tuple[int, in
         assert surface.shape == (4, *size)
         assert surface.dtype == np.float32
         assert surface.min() >= 0.0
-        assert surface.max() <= 1.0
+        assert surface.max() <= BRIGHTEST_SLOPE
 
 
 @pytest.mark.parametrize("kind", GROUNDS)
@@ -62,6 +62,25 @@ def test_snow_is_bright_and_falls_off_in_the_near_infrared() -> None:
     assert fresh.min() > 0.8
     assert fresh[NIR] < fresh[RED] <= fresh[BLUE]
     assert medians("snow")[:3].min() > 0.45
+
+
+def test_bare_ice_is_grey_white_and_dark_in_the_near_infrared() -> None:
+    """Between snow and water, as melting margins of ice sheets are."""
+    found = medians("glacier")
+    assert 0.2 < found[RED] < 0.7
+    assert found[NIR] < 0.9 * found[RED]
+    assert found[BLUE] > found[RED]
+
+
+def test_slopes_in_the_sun_are_yellower_than_those_in_the_shade() -> None:
+    """The sky lights both alike, and is blue; level ground keeps its colour."""
+    low = Site(np.random.default_rng(0), (32, 32), Geometry(75.0, 270.0), BANDS)
+    ridge = 6.0 * np.abs(np.arange(32, dtype=np.float32) - 15.5) * np.ones((32, 1), np.float32)
+    light = low.light(ridge)
+    lit, shaded = light[:, 16, 20], light[:, 16, 10]
+    assert lit.min() > 1.0 > shaded.max()
+    assert lit[RED] / lit[BLUE] > 1.1 > 0.9 > shaded[RED] / shaded[BLUE]
+    np.testing.assert_allclose(low.light(np.zeros_like(ridge)), 1.0, rtol=1e-5)
 
 
 def test_a_plateau_is_white_and_all_but_even() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cloudnet import simulate
-from cloudnet.clouds import CLOUDS, CloudLayer
+from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
 from cloudnet.errors import SceneError
 from cloudnet.ground import GROUNDS
 from cloudnet.light import (
@@ -266,11 +266,11 @@ def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     diffuse = first * scaled / (1 + first * scaled)
 
     def weather(
-        _: np.random.Generator, layer: CloudLayer, geometry: Geometry, optics: object
+        _: np.random.Generator, ground: str, layer: CloudLayer, geometry: Geometry, optics: object
     ) -> object:
-        assert optics is SENTINEL2
+        assert (ground, optics) == ("given", SENTINEL2)
         return simulate._Weather(
-            layer, brilliance, 0.5, 1.0, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
+            layer, brilliance, 0.5, 40.0, 1.0, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
         )
 
     monkeypatch.setattr(simulate, "_draw_weather", weather)
@@ -302,7 +302,7 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     geometry, size = Geometry(zenith_deg, 150.0), (4, 4)
     layer = CloudLayer("stratus", np.full((48, 48), thickness, np.float32), 1000.0, 1000.0)
     light = simulate._sunlight(layer, geometry, size)
-    shading = simulate._shading(layer, geometry, 0.5)
+    shading = simulate._shading(layer, geometry, 0.5, 40.0)
     veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
     vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
@@ -315,11 +315,71 @@ def test_sides_of_cloud_that_turn_from_the_sun_are_the_darker_the_more_contrast(
     height[:, 10:30] = np.linspace(0.0, 20.0, 20, dtype=np.float32)  # rises to the east
     layer = CloudLayer("cumulus", height, 1000.0, 2000.0)
     from_west = Geometry(60.0, 270.0)
-    soft, hard = (simulate._shading(layer, from_west, contrast) for contrast in (0.3, 0.8))
-    assert hard.max() <= 1.7
+    soft, hard = (simulate._shading(layer, from_west, contrast, 20.0) for contrast in (0.3, 0.8))
+    assert hard.max() <= simulate.BRIGHTEST_SIDE
     assert hard.max() > soft.max() > 1.0
     assert hard.min() == pytest.approx(0.2, abs=1e-5)
     assert soft.min() == pytest.approx(0.7, abs=1e-5)
+
+
+def ridge(height_m: float) -> CloudLayer:
+    """A deck of cloud with a ridge from north to south in the middle."""
+    thickness = np.full((64, 96), 1e-3, np.float32)
+    thickness[:, 30:34] = 1.0
+    return CloudLayer("cumulus", thickness, 1000.0, 1000.0 + height_m)
+
+
+def test_a_tower_throws_its_shadow_on_the_cloud_behind_it() -> None:
+    """Of 400 m at 60 degrees it is 690 m long: a dozen pixels and more lie in it, none beyond."""
+    from_west = Geometry(60.0, 270.0)
+    lit = simulate._shading(ridge(400.0), from_west, 0.9, 20.0)[32]
+    assert lit[38:46].max() < 0.5
+    assert lit[:26].min() > 0.95
+    assert lit[-10:].min() > 0.95
+    flat = simulate._shading(ridge(100.0), from_west, 0.9, 20.0)[32]
+    assert flat[38:46].min() > 0.95
+
+
+def test_light_spreads_within_a_cloud_so_that_its_relief_is_soft() -> None:
+    from_west = Geometry(40.0, 270.0)
+    sharp, soft = (simulate._shading(ridge(100.0), from_west, 0.9, m) for m in (20.0, 120.0))
+    assert np.ptp(soft) < 0.5 * np.ptp(sharp)
+
+
+def test_sides_of_cloud_in_the_sun_are_yellower_than_those_in_the_shade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sky, which is blue, lights both alike, as real clouds show."""
+    height = np.zeros((96, 96), np.float32)
+    height[:, 16:48] = np.linspace(1.0, 40.0, 32, dtype=np.float32)
+    height[:, 48:80] = height[:, 16:48][:, ::-1]
+    layer = CloudLayer("cumulus", height + 30.0, 1000.0, 1600.0)
+    monkeypatch.setattr(simulate, "cloud_layer", lambda *_: layer)
+    scene = compose_clouds(
+        even(VEGETATION), np.random.default_rng(3), geometry=Geometry(75.0, 270.0)
+    )
+    bright = scene.reflectance[40:56, :, RED]
+    lit, shaded = bright > np.quantile(bright, 0.9), bright < np.quantile(bright, 0.1)
+    red_to_green, blue_to_green = (
+        np.log(scene.reflectance[40:56, :, band] / scene.reflectance[40:56, :, GREEN])
+        for band in (RED, BLUE)
+    )
+    assert red_to_green[lit].mean() > red_to_green[shaded].mean() + 0.03
+    assert blue_to_green[lit].mean() < blue_to_green[shaded].mean() - 0.03
+
+
+def test_air_is_hazier_where_people_live_than_over_snow() -> None:
+    def most(ground: str) -> float:
+        layer = cloud_layer("none", np.random.default_rng(0), (8, 8), 20.0)
+        drawn = [
+            simulate._draw_weather(
+                np.random.default_rng(seed), ground, layer, Geometry(40.0, 150.0), SENTINEL2
+            )
+            for seed in range(60)
+        ]
+        return max(weather.aerosol for weather in drawn)
+
+    assert most("snow") <= simulate.AEROSOL[1] < most("fields") <= simulate.DULL_AEROSOL[1]
 
 
 def test_ozone_takes_more_of_landsat_s_red_than_of_sentinel_2_s() -> None:
