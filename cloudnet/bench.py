@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 import subprocess
@@ -26,7 +27,7 @@ from cloudnet.files import quiet
 from cloudnet.mosaic import SlabPixels, fill_in_blocks, read_slabs
 from cloudnet.predict import GDAL_CACHE_MB
 from cloudnet.runtime import CloudModel, load_model, to_mask
-from cloudnet.scene import Scene, open_scene
+from cloudnet.scene import Reading, Scene, open_scene
 from cloudnet.spec import BANDS
 from cloudnet.tiles import Window
 
@@ -108,6 +109,7 @@ def run_bench(
     *,
     rounds: int = 3,
     provider: str = "cpu",
+    reading: Reading | None = None,
     on_step: Callable[[float], None] = lambda _: None,
 ) -> Bench:
     """Measure models on a scene over threads and tiles, each round through all of them.
@@ -122,6 +124,8 @@ def run_bench(
         How often each setting is measured.
     provider
         As in `load_model`.
+    reading
+        What the scene's file does not tell.
     on_step
         Called with the share that is done.
 
@@ -135,15 +139,15 @@ def run_bench(
         (name, count): _compared(name, count, provider) for name in models for count in threads
     }
     with tempfile.TemporaryDirectory() as folder:
-        path = generate_scene(Path(folder, "scene.tif")) if scene is None else Path(scene)
-        with open_scene(path) as opened:
+        path = generate_scene(Path(folder, "scene.tif")) if scene is None else scene
+        with open_scene(path, reading) as opened:
             speeds = _measure_speeds(loaded, *opened.read(), rounds, on_step)
             stages = {
                 name: stage_seconds(loaded[name, threads[-1]], opened, Path(folder, "mask.tif"))
                 for name in models
             }
             size = opened.rows, opened.cols
-        peaks = {name: peak_mb(name, path, provider) for name in models}
+        peaks = {name: peak_mb(name, path, provider, reading) for name in models}
     on_step(1.0)
     return Bench(*size, usable_cores(), speeds, stages, peaks)
 
@@ -217,7 +221,9 @@ def _clock(spent: dict[Any, float], key: Any) -> Iterator[None]:
     spent[key] += perf_counter() - began
 
 
-def peak_mb(model: str, scene: Path, provider: str = "cpu") -> float | None:
+def peak_mb(
+    model: str, scene: str | Path, provider: str = "cpu", reading: Reading | None = None
+) -> float | None:
     """Return the largest resident memory, in 10^6 bytes, of a process that streams a scene.
 
     None where the system does not tell.
@@ -227,19 +233,27 @@ def peak_mb(model: str, scene: Path, provider: str = "cpu") -> float | None:
     ModelError
         When the process fails.
     """
-    code = f"from cloudnet.bench import stream_scene; stream_scene({model!r}, {str(scene)!r}, "
-    child = subprocess.run(
-        [sys.executable, "-c", f"{code}{provider!r})"], capture_output=True, text=True, check=False
-    )
+    told = json.dumps(asdict(reading or Reading()))
+    code = "import sys; from cloudnet.bench import stream_scene; stream_scene(*sys.argv[1:])"
+    words = [sys.executable, "-c", code, model, str(scene), provider, told]
+    child = subprocess.run(words, capture_output=True, text=True, check=False)
     if child.returncode:
         reason = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
         raise ModelError(f"{model} failed on {scene} in a process of its own ({reason[0]})")
     return float(child.stdout) or None
 
 
-def stream_scene(model: str, scene: str, provider: str) -> None:
-    """Stream a scene and write this process's largest resident memory to stdout, 0 if unknown."""
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), open_scene(scene) as opened:
+def stream_scene(model: str, scene: str, provider: str, reading: str) -> None:
+    """Stream a scene and write this process's largest resident memory to stdout, 0 if unknown.
+
+    `reading` is a `Reading` as JSON.
+    """
+    told = json.loads(reading)
+    told["bands"] = tuple(told["bands"]) if told["bands"] else None
+    with (
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB),
+        open_scene(scene, Reading(**told)) as opened,
+    ):
         stream = load_model(model, provider=provider).stream
         with closing(stream(opened, (opened.rows, opened.cols))) as tiles:
             for _ in tiles:

@@ -68,6 +68,19 @@ def test_the_command_prints_tables_or_json(tiny_onnx: Path, geotiff_dataset: Pat
     assert printed["recommended"][str(tiny_onnx)] in printed["speeds"]
 
 
+def test_what_a_file_does_not_tell_is_given_by_options(tiny_onnx: Path, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).integers(500, 4000, (40, 48, 4)).astype(np.uint16)
+    scene = tmp_path / "scene.npy"
+    np.save(scene, numbers)
+    words = ["bench", str(scene), "-m", str(tiny_onnx), "--rounds", "1"]
+    untold = CliRunner().invoke(main, words)
+    assert untold.exit_code == 2
+    assert "--scale" in untold.stderr
+    told = CliRunner().invoke(main, [*words, "--scale", "0.0001", "--bands", "1,2,3,4"])
+    assert told.exit_code == 0, told.output
+    assert "40 x 48 pixels" in told.output
+
+
 def test_bad_input_is_a_sentence(tiny_onnx: Path, tmp_path: Path) -> None:
     for words in (
         ["bench", str(tmp_path / "no.tif"), "-m", str(tiny_onnx)],

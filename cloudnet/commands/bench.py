@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudnet.commands.options import FILE, provider_option, share_bar
+from cloudnet.commands.options import SCENE, provider_option, reading_options, share_bar
 
 if TYPE_CHECKING:
     from cloudnet.bench import Bench, Speed
+    from cloudnet.reading import Reading
 
 
 @click.command(short_help="Measure this machine: speed, stages, memory, settings.")
-@click.argument("scene", type=FILE, required=False)
+@click.argument("scene", type=SCENE, required=False)
 @click.option(
     "-m",
     "--model",
@@ -31,9 +32,15 @@ if TYPE_CHECKING:
     help="How often each setting is measured; the median counts.",
 )
 @provider_option
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def bench(
-    scene: Path | None, models: tuple[str, ...], rounds: int, provider: str, as_json: bool
+    scene: str | Path | None,
+    models: tuple[str, ...],
+    rounds: int,
+    provider: str,
+    reading: Reading,
+    as_json: bool,
 ) -> None:
     """Measure the models on SCENE, or on a generated one, over threads and tiles.
 
@@ -44,7 +51,9 @@ def bench(
 
     names = models or tuple(model.name for model in shipped_models())
     with share_bar("bench") as advance:
-        found = run_bench(names, scene, rounds=rounds, provider=provider, on_step=advance)
+        found = run_bench(
+            names, scene, rounds=rounds, provider=provider, reading=reading, on_step=advance
+        )
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else _text(found))
 
 
