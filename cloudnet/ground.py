@@ -63,6 +63,11 @@ MATERIALS: Mapping[str, tuple[float, ...]] = {
 USUAL_AEROSOL = 0.1
 """Optical thickness of the aerosol that makes light of the sky."""
 
+EVEN_SKY = (0.3, 1.0)
+"""What share of the light that air scatters falls on all slopes alike; the rest comes from about
+the sun, or is lost upwards. By one number a net told snow from cloud by the colour of its shades,
+and took real hills of snow, whose shades are greyer, for cloud."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -155,7 +160,7 @@ class Site:
             clear_air(SENTINEL2[band], self.geometry.cos_sun, USUAL_AEROSOL, 0.0).sky_share
             for band in self.bands
         ]
-        share = np.array(sky, np.float32)[:, None, None]
+        share = self.draw(*EVEN_SKY) * np.array(sky, np.float32)[:, None, None]
         return share + (1.0 - share) * relief_light(height_m, self.geometry)
 
     def line(self, bend_m: float, scale_m: float) -> Field:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
 from cloudnet.errors import SceneError
 from cloudnet.fields import Field, Size, normal_values
-from cloudnet.ground import GROUNDS, Site, ground_reflectance
+from cloudnet.ground import EVEN_SKY, GROUNDS, Site, ground_reflectance
 from cloudnet.light import (
     ICE_ASYMMETRY,
     SENTINEL2,
@@ -89,9 +89,9 @@ reflectance of 1.6."""
 TOWER_M = 150.0
 """Relief from which a cloud throws shadow on itself."""
 
-AEROSOL, DULL_AEROSOL = (0.03, 0.2), (0.03, 0.35)
-"""Optical thickness of aerosol over white ground, which is far from its sources, and elsewhere,
-where it is often hazy below clouds too (Levy et al. 2013)."""
+FAR_AEROSOL, AEROSOL = (0.03, 0.2), (0.03, 0.35)
+"""Optical thickness of aerosol at high latitudes, far from its sources, and elsewhere, where it is
+often hazy below clouds too (Levy et al. 2013)."""
 
 NOISE_SHARES = (0.02, 1.0)
 """Noise of an image over what is allowed, in variance: real instruments have a tenth of it, and
@@ -152,13 +152,14 @@ def _cloud_fraction(label: NDArray[np.uint8]) -> float:
 @dataclass(frozen=True)
 class _Weather:
     """A layer of cloud, how bright it looks from above and how dark where it turns from the sun,
-    and over what length its light is softened; the sun, the air (see `clear_air`), and the bands of
-    the instrument."""
+    over what length its light is softened, and what share of the sky's light falls on all its
+    sides; the sun, the air (see `clear_air`), and the bands of the instrument."""
 
     layer: CloudLayer
     brilliance: float
     contrast: float
     softness_m: float
+    even_sky: float
     noise: float
     cloud_bend: float
     snow_bend: float
@@ -294,12 +295,13 @@ def _draw_weather(
 ) -> _Weather:
     """Ozone from 220 DU (tropics) to 450 DU (high latitudes, spring: WMO 2018); cloud is not as
     bright from above as its flux says, here more, there less."""
-    aerosol = AEROSOL if ground in WHITE_GROUNDS else DULL_AEROSOL
+    aerosol = FAR_AEROSOL if ground in SUN_ZENITH_DEG else AEROSOL
     return _Weather(
         layer,
         brilliance=math.exp(rng.normal(0.03, 0.09)),
         contrast=float(rng.uniform(0.5, 0.95)),
         softness_m=float(rng.uniform(*CLOUD_SOFTNESS_M)),
+        even_sky=float(rng.uniform(*EVEN_SKY)),
         noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
         snow_bend=float(rng.uniform(*SNOW_BEND)),
@@ -450,7 +452,8 @@ def _compose(
         air = weather.air(name, layer.base_m)
         surface = air.surface(before)
         # The sky lights all sides alike: those in the sun are yellower than those in the shade.
-        lit = air.sky_share_above + (1.0 - air.sky_share_above) * shading
+        sky = weather.even_sky * air.sky_share_above
+        lit = sky + (1.0 - sky) * shading
         lit *= weather.brilliance * overhead_share(
             geometry.cos_sun, air.sky_share_above, weather.cloud_bend
         )

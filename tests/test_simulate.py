@@ -270,7 +270,18 @@ def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     ) -> object:
         assert (ground, optics) == ("given", SENTINEL2)
         return simulate._Weather(
-            layer, brilliance, 0.5, 40.0, 1.0, bend, 0.3, geometry, aerosol, ozone_share, SENTINEL2
+            layer,
+            brilliance,
+            0.5,
+            40.0,
+            0.7,
+            1.0,
+            bend,
+            0.3,
+            geometry,
+            aerosol,
+            ozone_share,
+            SENTINEL2,
         )
 
     monkeypatch.setattr(simulate, "_draw_weather", weather)
@@ -368,7 +379,7 @@ def test_sides_of_cloud_in_the_sun_are_yellower_than_those_in_the_shade(
     assert blue_to_green[lit].mean() < blue_to_green[shaded].mean() - 0.03
 
 
-def test_air_is_hazier_where_people_live_than_over_snow() -> None:
+def test_air_is_hazier_where_people_live_than_far_north() -> None:
     def most(ground: str) -> float:
         layer = cloud_layer("none", np.random.default_rng(0), (8, 8), 20.0)
         drawn = [
@@ -379,7 +390,7 @@ def test_air_is_hazier_where_people_live_than_over_snow() -> None:
         ]
         return max(weather.aerosol for weather in drawn)
 
-    assert most("snow") <= simulate.AEROSOL[1] < most("fields") <= simulate.DULL_AEROSOL[1]
+    assert most("snow") <= simulate.FAR_AEROSOL[1] < most("fields") <= simulate.AEROSOL[1]
 
 
 def test_ozone_takes_more_of_landsat_s_red_than_of_sentinel_2_s() -> None:
