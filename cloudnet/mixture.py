@@ -56,7 +56,7 @@ class Mixture:
     simulated, composed, pasted
         Shares of tiles of these kinds; the others show scenes as they are.
     trust
-        How often scenes of a kind of label are drawn, relative to those not named.
+        How often scenes of a kind of label are drawn, relative to those not named; 0: never.
     balanced
         Draw mixed, overcast and bright scenes more often, and those of a place with many scenes
         less; otherwise each scene by its area.
@@ -72,8 +72,8 @@ class Mixture:
         shares = (self.simulated, self.composed, self.pasted)
         if not (min(shares) >= 0 and sum(shares) <= 1):
             raise ModelError(f"shares of tiles are 0 or more and 1 together at most, not {shares}")
-        if any(not weight > 0 for _, weight in self.trust):
-            raise ModelError("how often a kind of label is drawn is above 0")
+        if any(not weight >= 0 for _, weight in self.trust):
+            raise ModelError("how often a kind of label is drawn is 0 or more")
 
     @property
     def plain(self) -> bool:
@@ -129,9 +129,20 @@ def scene_weights(
 
     Balanced, a scene counts by its trust, by the share of it that is labelled, and by the root of
     its area and of one over the number of scenes of its place: their tiles are alike.
+
+    Raises
+    ------
+    ModelError
+        When no scene is to be drawn.
     """
     trust = dict(mixture.trust)
     weights = np.array([trust.get(scene.labels, 1.0) for scene in scenes])
+    if not weights.any():
+        kinds = ", ".join(sorted({scene.labels for scene in scenes}))
+        raise ModelError(
+            f"the recipe does not train on scenes with labels of these kinds: {kinds}; "
+            "add others, or train without --recipe"
+        )
     area = np.array([scene.rows * scene.cols for scene in scenes], dtype=np.float64)
     if not mixture.balanced:
         weights *= area
@@ -165,9 +176,10 @@ def plan_tiles(
     (count, 3): number of the scene (of no meaning where all is simulated), kind of tile, and
     number of the scene whose clouds are pasted, or of the simulation.
     """
-    kinds = _spread(rng, _kind_shares(facts, mixture), count)
+    used = [(number, fact) for number, fact in enumerate(facts) if weights[number] > 0]
+    kinds = _spread(rng, _kind_shares([fact for _, fact in used], mixture), count)
     scenes = _spread(rng, weights, count)
-    grounds = [number for number, fact in enumerate(facts) if fact.ground]
+    grounds = [number for number, fact in used if fact.ground]
     over = np.isin(kinds, (COMPOSED, PASTED))
     if grounds:
         chosen = weights[grounds] / weights[grounds].sum()
@@ -176,7 +188,7 @@ def plan_tiles(
     simulated = np.flatnonzero(kinds == SIMULATED)
     numbers = rng.integers(0, 2**31, -(-len(simulated) // SIMULATION_USES))
     donors[simulated] = _take_turns(numbers)[: len(simulated)]
-    if candidates := [number for number, fact in enumerate(facts) if fact.donor]:
+    if candidates := [number for number, fact in used if fact.donor]:
         pasted = kinds == PASTED
         donors[pasted] = rng.choice(candidates, int(pasted.sum()))
     return np.stack([scenes, kinds, donors], axis=1)

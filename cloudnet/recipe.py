@@ -24,7 +24,7 @@ RECIPES: Mapping[str, TrainConfig] = {
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,
-            trust=(("human", 1.5), ("clear by inspection", 2.0), ("SCL", 0.7)),
+            trust=(("human", 1.5), ("clear by inspection", 2.0), ("SCL", 0.0)),
             balanced=True,
         ),
     ),

@@ -22,7 +22,7 @@ from cloudnet.errors import ModelError, RunError, TrainingError, require
 from cloudnet.files import quiet, whole_file, writable_folder
 from cloudnet.lock import output_lock
 from cloudnet.losses import CloudIoU, CloudLoss
-from cloudnet.mixture import SIMULATED, Mixture, SceneFacts, survey
+from cloudnet.mixture import SIMULATED, Mixture, SceneFacts, scene_weights, survey
 from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
@@ -261,6 +261,8 @@ def train_split(
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train on a split that was made before; the rest as `train`."""
+    if not config.mixture.plain:  # refuses scenes of which none is to be drawn
+        scene_weights(split.train, [facts[s.scene_path] for s in split.train], config.mixture)
     run = Run(folder)
     if resume:
         run.read_config()  # without a run there is nothing to lock

@@ -65,7 +65,6 @@ def scene(
         {"composed": nan},
         {"pasted": nan},
         {"simulated": 0.5, "composed": 0.4, "pasted": 0.2},
-        {"trust": (("human", 0.0),)},
         {"trust": (("human", 2.0), ("SCL", -1.0))},
         {"trust": (("human", nan),)},
     ],
@@ -144,6 +143,29 @@ def test_scenes_count_by_the_trust_in_their_labels(balanced: bool) -> None:
     assert ratio(human, other, **settings) == pytest.approx(4.0)
     assert ratio(machine, other, **settings) == pytest.approx(0.5)
     assert ratio(human, machine, **settings) == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_labels_without_trust_are_never_drawn(balanced: bool) -> None:
+    """Nor are such scenes ground for simulated clouds, or give clouds."""
+    scenes = [scene("a", "SCL"), scene("b", "human"), scene("c", "SCL"), scene("d", "human")]
+    facts = [CLEAR_FACT, MIXED_FACT, MIXED_FACT, CLEAR_FACT]
+    mixture = Mixture(composed=0.3, pasted=0.3, trust=(("SCL", 0.0),), balanced=balanced)
+    weights = scene_weights(scenes, facts, mixture)
+    plan = plan_tiles(weights, facts, mixture, 400, np.random.default_rng(0))
+    real = plan[plan[:, 1] != SIMULATED]
+    assert set(real[:, 0]) == {1, 3}
+    assert set(plan[plan[:, 1] == PASTED, 2]) == {1}
+    only_clear = plan_tiles(
+        np.array([0.0, 1.0, 0.0, 0.0]), facts, mixture, 100, np.random.default_rng(0)
+    )
+    assert set(only_clear[:, 1]) == {REAL}  # no clear scene is left to put clouds over
+
+
+def test_scenes_that_are_never_drawn_are_not_all_that_there_is() -> None:
+    mixture = Mixture(trust=(("SCL", 0.0),), balanced=True)
+    with pytest.raises(ModelError, match="labels of these kinds: SCL"):
+        scene_weights([scene("a", "SCL")], [MIXED_FACT], mixture)
 
 
 def test_unbalanced_scenes_count_by_their_area_alone() -> None:

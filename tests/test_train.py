@@ -848,6 +848,14 @@ def test_a_data_set_of_one_place_is_refused(dataset: DataSet, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_scenes_whose_labels_have_no_trust_are_refused(dataset: DataSet, tmp_path: Path) -> None:
+    labels = dataset.scenes[0].labels
+    settings = tiny_config(mixture=Mixture(simulated=0.5, trust=((labels, 0.0),)))
+    with pytest.raises(ModelError, match="train without --recipe"):
+        train(dataset, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_are_json(tmp_path: Path) -> None:
     mixture = Mixture(simulated=0.5, trust=(("human", 2.0),))
     settings = tiny_config(deterministic=True, mixture=mixture).to_dict()
