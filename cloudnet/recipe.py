@@ -24,6 +24,7 @@ RECIPES: Mapping[str, TrainConfig] = {
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,
+            # A product's own classification (SCL) takes muddy water for cloud, and a net learns it.
             trust=(("human", 1.5), ("clear by inspection", 2.0), ("SCL", 0.0)),
             balanced=True,
         ),
