@@ -849,8 +849,8 @@ def test_a_data_set_of_one_place_is_refused(dataset: DataSet, tmp_path: Path) ->
 
 
 def test_scenes_whose_labels_have_no_trust_are_refused(dataset: DataSet, tmp_path: Path) -> None:
-    labels = dataset.scenes[0].labels
-    settings = tiny_config(mixture=Mixture(simulated=0.5, trust=((labels, 0.0),)))
+    untrusted = tuple((labels, 0.0) for labels in {scene.labels for scene in dataset.scenes})
+    settings = tiny_config(mixture=Mixture(simulated=0.5, trust=untrusted))
     with pytest.raises(ModelError, match="train without --recipe"):
         train(dataset, tmp_path / "run", settings)
     assert not (tmp_path / "run").exists()
