@@ -12,8 +12,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloudnet.errors import SceneError
-from cloudnet.fields import Field, Size, Spectrum, fractal_field, nearest_cells, smooth_size
-from cloudnet.light import HAZE_ASYMMETRY, ICE_ASYMMETRY, WATER_ASYMMETRY
+from cloudnet.fields import (
+    Field,
+    Size,
+    Spectrum,
+    fractal_field,
+    gaussian,
+    log_uniform,
+    nearest_cells,
+    shifted,
+    smooth_size,
+)
+from cloudnet.light import (
+    HAZE_ASYMMETRY,
+    ICE_ASYMMETRY,
+    WATER_ASYMMETRY,
+    Geometry,
+    relief_light,
+)
+
+BRIGHTEST_SIDE = 2.2
+"""Most sunlight on a side of cloud, relative to its level top: under a low sun real towers reach a
+reflectance of 1.6."""
+
+TOWER_M = 150.0
+"""Relief from which a cloud throws shadow on itself."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +91,6 @@ def _lognormal(field: Field, mean: float, spread: float) -> Field:
     return values
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return math.exp(rng.uniform(math.log(low), math.log(high)))
-
-
 def _none(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer:
     return CloudLayer("none", np.zeros(_torus(size), np.float32), 1000.0, 1000.0)
 
@@ -110,7 +129,7 @@ def _stratus(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer
     spectrum = Spectrum(-5 / 3, 4000 / pixel_m, stretch, angle, inner_px=inner)
     sheet = fractal_field(rng, torus, spectrum)
     low, high, rough = (1.0, 120.0, 0.5) if rng.random() < 0.6 else (30.0, 200.0, 0.2)
-    thickness = _lognormal(sheet, _log_uniform(rng, low, high), rng.uniform(0.02, rough))
+    thickness = _lognormal(sheet, log_uniform(rng, low, high), rng.uniform(0.02, rough))
     if rng.random() < 0.5:
         edge = fractal_field(rng, torus, Spectrum(-2.3, 6000 / pixel_m, inner_px=inner))
         inside = _above(edge + 0.15 * sheet, rng.uniform(0.4, 0.95))
@@ -136,7 +155,7 @@ def _cirrus(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer:
     turned = angle + rng.normal(0.0, 10.0)
     fibres = fractal_field(rng, torus, Spectrum(-1.5, 600 / pixel_m, 1.3 * stretch, turned))
     veil = fractal_field(rng, torus, Spectrum(-3.0, 6000 / pixel_m, 2.0, angle))
-    shape, mean = veil + 0.5 * streaks, _log_uniform(rng, 0.3, 2.5)
+    shape, mean = veil + 0.5 * streaks, log_uniform(rng, 0.3, 2.5)
     if rng.random() < 0.4:  # cirrostratus, a veil without gaps
         inside, rough = np.exp(0.3 * shape), 0.25
     else:
@@ -166,7 +185,7 @@ def _contrail(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLaye
 def _haze(rng: np.random.Generator, size: Size, pixel_m: float) -> CloudLayer:
     stretch, angle = rng.uniform(1.0, 3.0), rng.uniform(0.0, 180.0)
     smooth = fractal_field(rng, _torus(size), Spectrum(-3.0, 5000 / pixel_m, stretch, angle))
-    thickness = _lognormal(smooth, _log_uniform(rng, 0.25, 1.5), rng.uniform(0.2, 0.7))
+    thickness = _lognormal(smooth, log_uniform(rng, 0.25, 1.5), rng.uniform(0.2, 0.7))
     return CloudLayer("haze", thickness, 1000.0, 1000.0, HAZE_ASYMMETRY, rng.uniform(0.8, 1.6))
 
 
@@ -187,3 +206,42 @@ def cloud_layer(kind: str, rng: np.random.Generator, size: Size, pixel_m: float)
     if kind not in _LAYERS:
         raise SceneError(f"no kind of cloud is called {kind!r}; there are {', '.join(CLOUDS)}")
     return _LAYERS[kind](rng, size, pixel_m)
+
+
+def shading(layer: CloudLayer, geometry: Geometry, contrast: float, softness_m: float) -> Field:
+    """Sunlight on the upper side of a cloud (rows, cols), relative to a level top.
+
+    In real decks under a low sun the sides that lie in shadow are a fifth as bright as the lit
+    ones.
+
+    Parameters
+    ----------
+    layer, geometry
+        The cloud; the sun and the pixels.
+    contrast
+        How much less light there is in the shade: 1 for none at all.
+    softness_m
+        Over what length light spreads within the cloud.
+    """
+    relief = gaussian(layer.relief_m, max(softness_m / geometry.pixel_m, 1.0))
+    light = relief_light(relief, geometry)
+    if layer.top_m - layer.base_m > TOWER_M:
+        light *= _unshaded(relief, geometry)
+    lit: Field = np.clip(1.0 + contrast * (light - 1.0), 1.0 - contrast, BRIGHTEST_SIDE)
+    return lit
+
+
+def _unshaded(relief_m: Field, geometry: Geometry) -> Field:
+    """Share of the sunlight that higher parts of a torus let pass: what comes by farther below
+    their top is cut off the more, as the edges of clouds are thin."""
+    size = (relief_m.shape[0], relief_m.shape[1])
+    fall = geometry.pixel_m / math.tan(math.radians(max(geometry.sun_zenith_deg, 1.0)))
+    reach_px = min(float(np.ptp(relief_m)) / fall, min(size) / 2)
+    # Height of the shadow: of all places within a reach, then within twice that, and so on.
+    shadow, step = relief_m, 1
+    while step < reach_px:
+        back = (-step * geometry.to_sun[0], -step * geometry.to_sun[1])
+        shadow = np.maximum(shadow, shifted(shadow, back, size) - step * fall)
+        step *= 2
+    share: Field = np.exp((relief_m - shadow) * (1.0 / TOWER_M))
+    return share

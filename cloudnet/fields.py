@@ -1,4 +1,4 @@
-"""Random fields: fractal noise on a torus, and cells around random points."""
+"""Fields on a torus: fractal noise, cells around random points; moved and blurred."""
 
 from __future__ import annotations
 
@@ -80,6 +80,11 @@ def smooth_size(least: int) -> int:
         size += 1
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between two whose logarithm is uniform: as often below their geometric mean."""
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
 def normal_values(rng: np.random.Generator, size: Size) -> Field:
     """Independent normal numbers (rows, cols), mean 0 and standard deviation 1.
 
@@ -147,3 +152,22 @@ def nearest_cells(
     first = np.sqrt(nearest).reshape(whole)[: size[0], : size[1]]
     gap = np.sqrt(second).reshape(whole)[: size[0], : size[1]] - first
     return first, gap, number.reshape(whole)[: size[0], : size[1]]
+
+
+def shifted(field: Field, shift: tuple[float, float], size: Size) -> Field:
+    """The first `size` of a torus after it has moved by (rows, cols), whole or not; bilinear."""
+    whole = (math.floor(shift[0]), math.floor(shift[1]))
+    rows, cols = (np.arange(-1, size[axis]) - whole[axis] for axis in (0, 1))
+    near = field.take(rows, 0, mode="wrap").take(cols, 1, mode="wrap")
+    near = near[1:] + (shift[0] - whole[0]) * (near[:-1] - near[1:])
+    return near[:, 1:] + (shift[1] - whole[1]) * (near[:, :-1] - near[:, 1:])
+
+
+def gaussian(field: Field, sigma_px: float) -> Field:
+    """A torus, blurred."""
+    rows, cols = field.shape
+    scale = -2.0 * (math.pi * sigma_px) ** 2
+    down = np.exp(scale * np.fft.fftfreq(rows) ** 2).astype(np.float32)[:, None]
+    across = np.exp(scale * np.fft.rfftfreq(cols) ** 2).astype(np.float32)
+    blurred: Field = np.fft.irfft2(np.fft.rfft2(field) * down * across, s=(rows, cols))
+    return blurred

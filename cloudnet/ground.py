@@ -14,59 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudnet.errors import SceneError
-from cloudnet.fields import Field, Size, Spectrum, fractal_field, nearest_cells, smooth_size
-from cloudnet.light import SENTINEL2, Geometry, clear_air, relief_light
+from cloudnet.fields import (
+    Field,
+    Size,
+    Spectrum,
+    fractal_field,
+    log_uniform,
+    nearest_cells,
+    smooth_size,
+)
+from cloudnet.light import (
+    EVEN_SKY,
+    SENTINEL2,
+    Geometry,
+    clear_air,
+    light_on_sides,
+    relief_light,
+)
+from cloudnet.materials import MATERIALS
 from cloudnet.spec import CATALOGUE_BANDS
-
-# Percent, in the order of CATALOGUE_BANDS; rounded from the shapes in the spectral libraries of the
-# USGS (Kokaly et al. 2017) and ECOSTRESS (Meerdink et al. 2019), snow Warren 1982, at the poles
-# Grenfell et al. 1994, water Pope and Fry 1997.
-MATERIALS: Mapping[str, tuple[float, ...]] = {
-    "crop": (2.0, 2.5, 5.0, 2.5, 8.0, 31.0, 42.0, 44.0, 46.0, 43.0, 20.0, 18.0, 8.0),
-    "young crop": (3.0, 4.0, 7.0, 5.5, 11.0, 24.0, 29.0, 31.0, 33.0, 31.0, 20.0, 22.0, 13.0),
-    "flowers": (3.0, 4.0, 14.0, 12.0, 20.0, 33.0, 40.0, 42.0, 44.0, 42.0, 22.0, 22.0, 11.0),
-    "stubble": (6.0, 8.0, 12.0, 16.5, 19.0, 22.0, 25.0, 27.0, 29.0, 29.0, 25.0, 35.0, 27.0),
-    "grass": (2.5, 3.5, 6.5, 5.5, 10.5, 20.0, 24.0, 26.0, 28.0, 27.0, 18.0, 21.0, 12.0),
-    "dry grass": (4.5, 6.0, 9.5, 12.5, 16.0, 20.0, 22.0, 24.0, 26.0, 26.0, 22.0, 32.0, 22.0),
-    "soil": (5.0, 6.5, 9.0, 12.5, 14.5, 16.5, 18.0, 20.0, 21.5, 22.5, 23.0, 30.0, 26.0),
-    "dark soil": (3.2, 4.0, 5.3, 7.2, 8.5, 9.8, 11.0, 12.2, 13.5, 14.5, 15.0, 20.0, 17.0),
-    "red soil": (3.5, 4.5, 7.5, 14.5, 17.5, 19.5, 21.0, 23.0, 25.0, 26.0, 27.0, 34.0, 30.0),
-    "conifer": (1.4, 1.7, 2.9, 2.0, 4.7, 12.5, 16.0, 17.5, 18.5, 17.5, 9.0, 8.5, 4.0),
-    "broadleaf": (1.7, 2.1, 4.3, 2.5, 7.5, 24.0, 31.0, 33.0, 35.0, 33.0, 16.0, 16.0, 7.0),
-    "shrub": (3.0, 3.9, 5.8, 6.0, 9.5, 14.5, 16.5, 18.5, 20.0, 19.5, 16.0, 22.0, 15.0),
-    "bark": (4.0, 5.0, 6.5, 8.5, 10.5, 13.0, 15.0, 17.0, 19.0, 20.0, 20.0, 24.0, 19.0),
-    "bog": (2.0, 2.6, 4.1, 3.8, 6.0, 9.5, 11.5, 12.5, 13.5, 12.0, 5.0, 8.0, 5.0),
-    "rock": (6.5, 7.7, 9.6, 11.8, 12.8, 13.5, 14.2, 14.8, 15.5, 16.0, 16.5, 19.5, 17.5),
-    "sand": (14.0, 17.0, 25.0, 34.0, 37.0, 39.0, 41.0, 43.0, 45.0, 45.0, 44.0, 55.0, 52.0),
-    "red sand": (6.0, 8.0, 15.0, 29.0, 33.0, 35.0, 37.0, 39.0, 41.0, 42.0, 43.0, 53.0, 49.0),
-    "clay": (23.0, 27.0, 34.0, 40.0, 42.0, 43.0, 44.5, 46.0, 47.0, 47.0, 40.0, 50.0, 42.0),
-    "salt": (42.0, 47.0, 53.0, 57.0, 58.0, 59.0, 60.0, 60.5, 60.0, 56.0, 30.0, 42.0, 30.0),
-    "beach": (19.0, 23.0, 29.0, 34.0, 36.0, 38.0, 39.5, 41.0, 42.0, 41.0, 36.0, 44.0, 40.0),
-    "deep water": (2.6, 2.3, 1.3, 0.5, 0.4, 0.3, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.1),
-    "green water": (2.3, 2.6, 3.6, 1.7, 1.5, 0.9, 0.8, 0.7, 0.6, 0.4, 0.1, 0.1, 0.1),
-    "muddy water": (4.5, 5.5, 8.3, 8.0, 6.5, 3.6, 3.2, 2.4, 2.0, 1.2, 0.3, 0.3, 0.2),
-    "shallow water": (8.0, 9.5, 9.5, 3.5, 1.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.1, 0.1, 0.1),
-    "foam": (30.0, 30.0, 30.0, 29.0, 28.0, 27.0, 26.0, 25.0, 24.0, 20.0, 8.0, 10.0, 6.0),
-    "asphalt": (5.5, 6.3, 7.5, 8.5, 9.0, 9.5, 10.0, 10.6, 11.2, 11.5, 12.0, 14.0, 13.0),
-    "concrete": (12.0, 14.0, 16.5, 18.5, 19.5, 20.5, 21.5, 22.5, 23.5, 24.0, 25.0, 29.0, 27.0),
-    "white roof": (40.0, 46.0, 49.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 49.0, 40.0, 44.0, 40.0),
-    "blue roof": (21.0, 25.0, 20.0, 13.0, 13.0, 14.0, 16.0, 18.0, 20.0, 21.0, 22.0, 26.0, 24.0),
-    "tile roof": (5.5, 6.5, 9.5, 17.0, 20.0, 22.0, 23.5, 25.0, 26.5, 27.0, 27.0, 33.0, 31.0),
-    "polar snow": (97.5, 97.5, 97.0, 96.5, 96.0, 95.0, 94.0, 92.5, 91.0, 83.0, 40.0, 20.0, 14.0),
-    "fresh snow": (93.0, 93.5, 93.0, 92.0, 91.0, 89.5, 88.0, 86.5, 84.5, 74.0, 30.0, 12.0, 8.0),
-    "old snow": (79.0, 79.5, 78.5, 75.5, 73.5, 71.0, 68.5, 66.0, 63.0, 54.0, 20.0, 7.0, 5.0),
-    "blue ice": (58.0, 61.0, 59.0, 50.0, 45.0, 40.0, 36.0, 32.0, 28.0, 20.0, 4.0, 2.0, 2.0),
-    "grey ice": (24.0, 25.0, 24.0, 20.0, 18.0, 16.0, 14.5, 13.0, 11.5, 8.0, 2.0, 1.5, 1.5),
-}
-
 
 USUAL_AEROSOL = 0.1
 """Optical thickness of the aerosol that makes light of the sky."""
-
-EVEN_SKY = (0.3, 1.0)
-"""What share of the light that air scatters falls on all slopes alike; the rest comes from about
-the sun, or is lost upwards. By one number a net told snow from cloud by the colour of its shades,
-and took real hills of snow, whose shades are greyer, for cloud."""
 
 
 @dataclass(frozen=True)
@@ -149,19 +118,18 @@ class Site:
         large = np.abs(self.fractal(-3.6, outer_m))
         return large + 0.2 * np.abs(self.fractal(-3.2, outer_m / 4)) * (0.4 + large)
 
-    def relief_m(self, low: float, high: float) -> float:
-        """Height of hills between two; most are low."""
-        return float(low * (high / low) ** self.draw(0.0, 1.0))
+    def hills(self, low_m: float, high_m: float) -> float:
+        """Height of hills; most are low."""
+        return log_uniform(self.rng, low_m, high_m)
 
     def light(self, height_m: Field) -> Field:
-        """Light (bands, rows, cols) on a relief. The sky lights all slopes alike, so that those in
-        the sun are yellower and those in the shade bluer, the more the lower it stands."""
+        """Light (bands, rows, cols) on a relief, from the sun and the sky."""
         sky = [
             clear_air(SENTINEL2[band], self.geometry.cos_sun, USUAL_AEROSOL, 0.0).sky_share
             for band in self.bands
         ]
         share = self.draw(*EVEN_SKY) * np.array(sky, np.float32)[:, None, None]
-        return share + (1.0 - share) * relief_light(height_m, self.geometry)
+        return light_on_sides(relief_light(height_m, self.geometry), share)
 
     def line(self, bend_m: float, scale_m: float) -> Field:
         """Distance in metres to a line across the site that wanders by `bend_m` over `scale_m`."""
@@ -237,7 +205,7 @@ def _forest(site: Site) -> Field:
     surface *= 0.95 + 0.1 * site.fractal(-0.5, 120.0)
     clearing = _step(site.fractal(-2.0, 900.0) - site.draw(1.4, 2.6), 0.5)
     site.paint(surface, site.pick("grass", "dry grass", "soil", "bog"), clearing)
-    surface *= site.light(site.terrain(3000.0) * site.relief_m(5.0, 200.0))
+    surface *= site.light(site.terrain(3000.0) * site.hills(5.0, 200.0))
     return surface
 
 
@@ -248,7 +216,7 @@ def _shrub(site: Site) -> Field:
     height = site.terrain(site.draw(1200.0, 3500.0))
     site.paint(surface, site.pick("grass", "broadleaf", "shrub"), 0.7 * np.exp(-18.0 * height))
     surface *= 1.0 + 0.08 * site.fractal(-0.9, 300.0)
-    surface *= site.light(height * site.relief_m(5.0, 120.0))
+    surface *= site.light(height * site.hills(5.0, 120.0))
     return surface
 
 
@@ -256,7 +224,7 @@ def _soil(site: Site) -> Field:
     names = ["soil", "red soil", "dark soil", "rock", "clay"]
     chosen = site.rng.choice(names, 3, replace=False, p=[0.3, 0.25, 0.2, 0.15, 0.1])
     surface = site.mix({str(name): np.exp(1.5 * site.fractal(-1.9, 2500.0)) for name in chosen})
-    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.relief_m(5.0, 160.0))
+    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.hills(5.0, 160.0))
     surface *= 1.0 + 0.06 * site.fractal(-0.8, 300.0)
     return surface
 
@@ -472,7 +440,7 @@ def _glacier(site: Site) -> Field:
         site.paint(surface, "blue ice", ponds)
         site.paint(surface, "shallow water", site.draw(0.3, 1.0) * ponds)
     rough = site.draw(0.1, 1.5) * site.fractal(-1.4, 300.0)
-    surface *= site.light(rough + site.terrain(5000.0) * site.relief_m(1.0, 60.0))
+    surface *= site.light(rough + site.terrain(5000.0) * site.hills(1.0, 60.0))
     return surface
 
 

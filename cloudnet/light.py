@@ -24,6 +24,12 @@ AIR_SCALE_M, HAZE_SCALE_M = 8400.0, 2000.0
 """Heights in which air, and aerosol and water vapour, thin out by a factor of e."""
 
 
+EVEN_SKY = (0.3, 1.0)
+"""What share of the light that air scatters falls on all slopes alike; the rest comes from about
+the sun, or is lost upwards. By one number a net told snow from cloud by the colour of its shades,
+and took real hills of snow, whose shades are greyer, for cloud."""
+
+
 @dataclass(frozen=True)
 class Band:
     """What air and cloud do in one band of the Multi-Spectral Instrument.
@@ -128,6 +134,15 @@ def relief_light(height_m: Field, geometry: Geometry) -> Field:
     rise = math.tan(math.radians(geometry.sun_zenith_deg)) * (to_row * south + to_col * east)
     light: Field = np.maximum((1.0 - rise) / np.sqrt(1.0 + south**2 + east**2), 0.0)
     return light
+
+
+def light_on_sides(sunlight: Field, sky_share: Field | float) -> Field:
+    """Light on a relief relative to level ground, where the sun's alone is `sunlight`.
+
+    The sky lights all sides alike, and is blue: those in the sun are yellower than level ground,
+    those in the shade bluer, the more the lower the sun stands.
+    """
+    return sky_share + (1.0 - sky_share) * sunlight
 
 
 def two_stream(thickness: Field, cos_sun: float, asymmetry: float) -> tuple[Field, Field]:

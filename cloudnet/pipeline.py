@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cloudnet.augment import Augmentation, apply, block_px, draw
 from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
+from cloudnet.fields import log_uniform
 from cloudnet.ground import GROUNDS
 from cloudnet.light import LANDSAT8, SENTINEL2
 from cloudnet.mixture import (
@@ -197,7 +198,7 @@ def _read_window(scene: LabelledScene, inside: Window) -> Block:
 def _simulate(number: int, size: tuple[int, int]) -> Block:
     """Return a simulated block; the same number, the same block."""
     rng = np.random.default_rng(number)
-    pixel_m = float(np.exp(rng.uniform(*np.log(SIMULATED_PIXEL_M))))
+    pixel_m = log_uniform(rng, *SIMULATED_PIXEL_M)
     turn = (number, int(rng.integers(2**31)))
     bands, optics = INSTRUMENTS[int(rng.integers(len(INSTRUMENTS)))]
     scene = planned_scene(

@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
+from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer, shading
 from cloudnet.errors import SceneError
-from cloudnet.fields import Field, Size, normal_values
-from cloudnet.ground import EVEN_SKY, GROUNDS, Site, ground_reflectance
+from cloudnet.fields import Field, Size, gaussian, log_uniform, normal_values, shifted
+from cloudnet.ground import GROUNDS, Site, ground_reflectance
 from cloudnet.light import (
+    EVEN_SKY,
     ICE_ASYMMETRY,
     SENTINEL2,
     Air,
@@ -33,8 +34,8 @@ from cloudnet.light import (
     clear_air,
     diffuse_reflectance,
     direct_transmittance,
+    light_on_sides,
     overhead_share,
-    relief_light,
     two_stream,
 )
 from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
@@ -81,13 +82,6 @@ DARKEST = 1e-4
 CLOUD_SOFTNESS_M = (25.0, 120.0)
 """Over how much light spreads sideways within a cloud: its relief shows no finer than that (the
 Landsat scale break of Davis et al. 1997). Decks lit pixel by pixel look like snowy mountains."""
-
-BRIGHTEST_SIDE = 2.2
-"""Most sunlight on a side of cloud, relative to its level top: under a low sun real towers reach a
-reflectance of 1.6."""
-
-TOWER_M = 150.0
-"""Relief from which a cloud throws shadow on itself."""
 
 FAR_AEROSOL, AEROSOL = (0.03, 0.2), (0.03, 0.35)
 """Optical thickness of aerosol at high latitudes, far from its sources, and elsewhere, where it is
@@ -302,11 +296,11 @@ def _draw_weather(
         contrast=float(rng.uniform(0.5, 0.95)),
         softness_m=float(rng.uniform(*CLOUD_SOFTNESS_M)),
         even_sky=float(rng.uniform(*EVEN_SKY)),
-        noise=math.exp(rng.uniform(*np.log(NOISE_SHARES))),
+        noise=log_uniform(rng, *NOISE_SHARES),
         cloud_bend=float(rng.uniform(0.0, 0.25)),
         snow_bend=float(rng.uniform(*SNOW_BEND)),
         geometry=geometry,
-        aerosol=math.exp(rng.uniform(*np.log(aerosol))),
+        aerosol=log_uniform(rng, *aerosol),
         ozone_share=float(rng.uniform(0.73, 1.5)),
         optics=optics,
     )
@@ -337,17 +331,17 @@ def _sunlight(layer: CloudLayer, geometry: Geometry, size: Size) -> _Sunlight:
     total = two_stream(layer.thickness, geometry.cos_sun, layer.asymmetry)[1]
     direct = direct_transmittance(layer.thickness, geometry.cos_sun, layer.asymmetry)
     height_px = layer.base_m / geometry.pixel_m
-    wide = _gaussian(total - direct, 0.6 * height_px)
-    sky = _gaussian(1.0 - diffuse_reflectance(layer.thickness, layer.asymmetry), height_px)
+    wide = gaussian(total - direct, 0.6 * height_px)
+    sky = gaussian(1.0 - diffuse_reflectance(layer.thickness, layer.asymmetry), height_px)
     # the sun is 0.0047 rad in radius
-    sharp = _gaussian(direct, math.hypot(0.7, 0.0047 / geometry.cos_sun * height_px))
-    fallen = _shifted(sharp, geometry.shadow_px(layer.base_m), size)
+    sharp = gaussian(direct, math.hypot(0.7, 0.0047 / geometry.cos_sun * height_px))
+    fallen = shifted(sharp, geometry.shadow_px(layer.base_m), size)
     half = 0.5 * (layer.top_m - layer.base_m)
     if half > 2.0 * geometry.pixel_m:
         core = np.where(layer.relief_m > half, sharp, 1.0).astype(np.float32)
-        fallen = np.minimum(fallen, _shifted(core, geometry.shadow_px(layer.base_m + half), size))
+        fallen = np.minimum(fallen, shifted(core, geometry.shadow_px(layer.base_m + half), size))
     dark = math.exp(-(1.0 - layer.asymmetry**2) * CLOUD_THICKNESS / geometry.cos_sun)
-    around = _shifted(wide, geometry.shadow_px(layer.base_m), size)
+    around = shifted(wide, geometry.shadow_px(layer.base_m), size)
     shadow = (fallen < dark) & (layer.angstrom == 0.0)  # haze lies near the ground and casts none
     return _Sunlight(fallen + around, sky[: size[0], : size[1]], shadow)
 
@@ -385,41 +379,14 @@ def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, siz
     # a later look comes from farther along the track, and moves the cloud back over the ground
     back = layer.base_m * PARALLAX_PER_S * lag_s / geometry.pixel_m
     shift = (math.cos(track) * back, -math.sin(track) * back)
-    thickness = _blurred(_shifted(layer.thickness, shift, size))
+    thickness = _blurred(shifted(layer.thickness, shift, size))
     thickness *= (band.wavelength_um / 0.55) ** -layer.angstrom
     reflectance, transmittance = two_stream(thickness, geometry.cos_sun, layer.asymmetry)
     absorbed = (band.crystal if layer.asymmetry == ICE_ASYMMETRY else band.droplet) * reflectance
-    reflectance = reflectance * _shifted(shading, shift, size) * (1.0 - absorbed)
+    reflectance = reflectance * shifted(shading, shift, size) * (1.0 - absorbed)
     diffuse = diffuse_reflectance(thickness, layer.asymmetry)
     direct = direct_transmittance(thickness, 1.0, layer.asymmetry)
     return _Veil(reflectance, transmittance, diffuse, direct, 0.7 * layer.base_m / geometry.pixel_m)
-
-
-def _shading(layer: CloudLayer, geometry: Geometry, contrast: float, softness_m: float) -> Field:
-    """Sunlight on the relief of the cloud's upper side, softened by scattering within: in real
-    decks under a low sun the sides that lie in shadow are a fifth as bright as the lit ones."""
-    relief = _gaussian(layer.relief_m, max(softness_m / geometry.pixel_m, 1.0))
-    light = relief_light(relief, geometry)
-    if layer.top_m - layer.base_m > TOWER_M:
-        light *= _unshaded(relief, geometry)
-    shading: Field = np.clip(1.0 + contrast * (light - 1.0), 1.0 - contrast, BRIGHTEST_SIDE)
-    return shading
-
-
-def _unshaded(relief_m: Field, geometry: Geometry) -> Field:
-    """Share of the sunlight that higher parts of a torus let pass: what comes by farther below
-    their top is cut off the more, as the edges of clouds are thin."""
-    size = (relief_m.shape[0], relief_m.shape[1])
-    fall = geometry.pixel_m / math.tan(math.radians(max(geometry.sun_zenith_deg, 1.0)))
-    reach_px = min(float(np.ptp(relief_m)) / fall, min(size) / 2)
-    # Height of the shadow: of all places within a reach, then within twice that, and so on.
-    shadow, step = relief_m, 1
-    while step < reach_px:
-        back = (-step * geometry.to_sun[0], -step * geometry.to_sun[1])
-        shadow = np.maximum(shadow, _shifted(shadow, back, size) - step * fall)
-        step *= 2
-    share: Field = np.exp((relief_m - shadow) * (1.0 / TOWER_M))
-    return share
 
 
 def _label(clear: Field, layer: CloudLayer, bands: Sequence[str]) -> NDArray[np.uint8]:
@@ -445,15 +412,13 @@ def _compose(
         shadow = np.zeros(size, np.bool_)
         return SimulatedScene(cloudy, label, shadow, thickness, ground, layer.kind)
     light = _sunlight(layer, geometry, size)
-    shading = _shading(layer, geometry, weather.contrast, weather.softness_m)
+    sunlit = shading(layer, geometry, weather.contrast, weather.softness_m)
     for index, name in enumerate(bands):
         known = np.isfinite(clear[..., index])
         before = np.where(known, clear[..., index], np.float32(0.0))
         air = weather.air(name, layer.base_m)
         surface = air.surface(before)
-        # The sky lights all sides alike: those in the sun are yellower than those in the shade.
-        sky = weather.even_sky * air.sky_share_above
-        lit = sky + (1.0 - sky) * shading
+        lit = light_on_sides(sunlit, weather.even_sky * air.sky_share_above)
         lit *= weather.brilliance * overhead_share(
             geometry.cos_sun, air.sky_share_above, weather.cloud_bend
         )
@@ -469,25 +434,6 @@ def _compose(
 
 
 # Optics
-
-
-def _shifted(field: Field, shift: tuple[float, float], size: Size) -> Field:
-    """The first `size` of a torus after it has moved by (rows, cols), whole or not; bilinear."""
-    whole = (math.floor(shift[0]), math.floor(shift[1]))
-    rows, cols = (np.arange(-1, size[axis]) - whole[axis] for axis in (0, 1))
-    near = field.take(rows, 0, mode="wrap").take(cols, 1, mode="wrap")
-    near = near[1:] + (shift[0] - whole[0]) * (near[:-1] - near[1:])
-    return near[:, 1:] + (shift[1] - whole[1]) * (near[:, :-1] - near[:, 1:])
-
-
-def _gaussian(field: Field, sigma_px: float) -> Field:
-    """A torus, blurred."""
-    rows, cols = field.shape
-    scale = -2.0 * (math.pi * sigma_px) ** 2
-    down = np.exp(scale * np.fft.fftfreq(rows) ** 2).astype(np.float32)[:, None]
-    across = np.exp(scale * np.fft.rfftfreq(cols) ** 2).astype(np.float32)
-    blurred: Field = np.fft.irfft2(np.fft.rfft2(field) * down * across, s=(rows, cols))
-    return blurred
 
 
 def _spread(image: Field, sigma_px: float) -> Field:

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cloudnet.errors import SceneError
-from cloudnet.ground import BRIGHTEST_SLOPE, GROUNDS, MATERIALS, Site, ground_reflectance
+from cloudnet.ground import BRIGHTEST_SLOPE, GROUNDS, Site, ground_reflectance
 from cloudnet.light import Geometry
+from cloudnet.materials import MATERIALS
 from cloudnet.spec import BANDS, CATALOGUE_BANDS
 
 RED, GREEN, BLUE, NIR = range(4)

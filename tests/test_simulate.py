@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cloudnet import simulate
-from cloudnet.clouds import CLOUDS, CloudLayer, cloud_layer
+from cloudnet.clouds import BRIGHTEST_SIDE, CLOUDS, CloudLayer, cloud_layer, shading
 from cloudnet.errors import SceneError
 from cloudnet.ground import GROUNDS
 from cloudnet.light import (
@@ -272,16 +272,16 @@ def test_an_even_sheet_follows_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
         return simulate._Weather(
             layer,
             brilliance,
-            0.5,
-            40.0,
-            0.7,
-            1.0,
-            bend,
-            0.3,
-            geometry,
-            aerosol,
-            ozone_share,
-            SENTINEL2,
+            contrast=0.5,
+            softness_m=40.0,
+            even_sky=0.7,
+            noise=1.0,
+            cloud_bend=bend,
+            snow_bend=0.3,
+            geometry=geometry,
+            aerosol=aerosol,
+            ozone_share=ozone_share,
+            optics=SENTINEL2,
         )
 
     monkeypatch.setattr(simulate, "_draw_weather", weather)
@@ -313,8 +313,8 @@ def test_no_light_is_made(thickness: float, surface: float, zenith_deg: float) -
     geometry, size = Geometry(zenith_deg, 150.0), (4, 4)
     layer = CloudLayer("stratus", np.full((48, 48), thickness, np.float32), 1000.0, 1000.0)
     light = simulate._sunlight(layer, geometry, size)
-    shading = simulate._shading(layer, geometry, 0.5, 40.0)
-    veil = simulate._veil(layer, shading, SENTINEL2["B08"], geometry, size)
+    lit = shading(layer, geometry, 0.5, 40.0)
+    veil = simulate._veil(layer, lit, SENTINEL2["B08"], geometry, size)
     vacuum = Air(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     seen = veil.over(np.full(size, surface, np.float32), light, vacuum)
     assert seen.max() <= 1.0 + 1e-5
@@ -326,8 +326,8 @@ def test_sides_of_cloud_that_turn_from_the_sun_are_the_darker_the_more_contrast(
     height[:, 10:30] = np.linspace(0.0, 20.0, 20, dtype=np.float32)  # rises to the east
     layer = CloudLayer("cumulus", height, 1000.0, 2000.0)
     from_west = Geometry(60.0, 270.0)
-    soft, hard = (simulate._shading(layer, from_west, contrast, 20.0) for contrast in (0.3, 0.8))
-    assert hard.max() <= simulate.BRIGHTEST_SIDE
+    soft, hard = (shading(layer, from_west, contrast, 20.0) for contrast in (0.3, 0.8))
+    assert hard.max() <= BRIGHTEST_SIDE
     assert hard.max() > soft.max() > 1.0
     assert hard.min() == pytest.approx(0.2, abs=1e-5)
     assert soft.min() == pytest.approx(0.7, abs=1e-5)
@@ -343,17 +343,17 @@ def ridge(height_m: float) -> CloudLayer:
 def test_a_tower_throws_its_shadow_on_the_cloud_behind_it() -> None:
     """Of 400 m at 60 degrees it is 690 m long: a dozen pixels and more lie in it, none beyond."""
     from_west = Geometry(60.0, 270.0)
-    lit = simulate._shading(ridge(400.0), from_west, 0.9, 20.0)[32]
+    lit = shading(ridge(400.0), from_west, 0.9, 20.0)[32]
     assert lit[38:46].max() < 0.5
     assert lit[:26].min() > 0.95
     assert lit[-10:].min() > 0.95
-    flat = simulate._shading(ridge(100.0), from_west, 0.9, 20.0)[32]
+    flat = shading(ridge(100.0), from_west, 0.9, 20.0)[32]
     assert flat[38:46].min() > 0.95
 
 
 def test_light_spreads_within_a_cloud_so_that_its_relief_is_soft() -> None:
     from_west = Geometry(40.0, 270.0)
-    sharp, soft = (simulate._shading(ridge(100.0), from_west, 0.9, m) for m in (20.0, 120.0))
+    sharp, soft = (shading(ridge(100.0), from_west, 0.9, m) for m in (20.0, 120.0))
     assert np.ptp(soft) < 0.5 * np.ptp(sharp)
 
 
