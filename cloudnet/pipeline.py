@@ -1,4 +1,5 @@
-"""The input pipeline: tiles cut from scenes on the fly by tf.data. No scene is held whole."""
+"""The input pipeline: tiles cut from scenes on the fly by tf.data. Scenes are held as far as memory
+set aside for it goes."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from cloudnet.mixture import (
     plan_tiles,
     scene_weights,
 )
+from cloudnet.scene import Scene, Valid
 from cloudnet.simulate import compose_clouds
 from cloudnet.simulated_set import Plan, planned_scene
 from cloudnet.spec import BANDS, CLOUD, NO_DATA
@@ -43,8 +45,8 @@ TARGETS = np.array([[value == CLOUD, value != NO_DATA] for value in range(256)],
 
 VALIDATION_HALO_PX = 16
 
-LARGEST_KEPT_PX = 512
-"""Side of the largest scene that is kept in memory."""
+LARGEST_KEPT_PX = 2048
+"""Side of the largest scene that is kept in memory, a square; it is read whole for that."""
 
 SNOWY = (*("plateau", "snow") * 3, "plateau", "ice", "glacier", "plateau")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
@@ -79,6 +81,37 @@ SIMULATED_PIXEL_M = (10.0, 40.0)
 """Pixels of simulated tiles, in metres."""
 
 
+@dataclass(frozen=True)
+class KeptScene:
+    """A window of a labelled scene in memory, as its files have it: integers take half of what
+    reflectance does.
+
+    Attributes
+    ----------
+    source
+        The scene, closed.
+    numbers, valid
+        As from its `read_numbers`.
+    mask
+        (rows, cols) uint8.
+    """
+
+    source: Scene
+    numbers: NDArray[Any]
+    valid: Valid
+    mask: NDArray[np.uint8]
+
+    def cut(self, window: Window) -> Block:
+        """Return reflectance (rows, cols, 4) float32 and mask (rows, cols) of a part, what has no
+        data unlabelled."""
+        numbers = self.numbers[(slice(None), *window.slices)]
+        image, valid = self.source.convert(numbers, self.valid[window.slices].copy())
+        mask = self.mask[window.slices].copy()
+        if not valid.all():
+            mask[~valid] = NO_DATA
+        return image, mask
+
+
 class BlockReader:
     """Reads square blocks of labelled scenes; called by the pipeline's threads.
 
@@ -87,9 +120,9 @@ class BlockReader:
     scenes
         Labelled scenes.
     cache_mb
-        Memory for small scenes that are kept once they were read: opening and decoding one takes
-        half as long as the training step on a tile of it. What is full stays as it is; scenes come
-        in random order, so throwing out would not help.
+        Memory for scenes that are kept once they were read: opening and decoding one takes half as
+        long as the training step on a tile of it. What is full stays as it is; scenes come in
+        random order, so throwing out would not help.
 
     Attributes
     ----------
@@ -100,7 +133,7 @@ class BlockReader:
     def __init__(self, scenes: Sequence[LabelledScene], cache_mb: float = 0.0) -> None:
         self.scenes = tuple(scenes)
         self.error: CloudnetError | None = None
-        self._kept: dict[int, Block] = {}
+        self._kept: dict[int, KeptScene] = {}
         self._free = int(cache_mb * 1e6)
         self._simulate = lru_cache(SIMULATIONS_KEPT)(_simulate)
 
@@ -176,23 +209,23 @@ class BlockReader:
         """Read a window that lies in the scene, from the kept scenes where it is there."""
         scene = self.scenes[index]
         if index not in self._kept:
-            size = scene.rows * scene.cols * (4 * len(BANDS) + 1)
-            if scene.rows * scene.cols > LARGEST_KEPT_PX**2 or size > self._free:
-                return _read_window(scene, inside)
-            self._free -= size
-            self._kept[index] = _read_window(scene, Window(0, 0, scene.rows, scene.cols))
-        image, mask = self._kept[index]
-        return image[inside.slices].copy(), mask[inside.slices].copy()
+            with scene.open() as source:
+                size = scene.rows * scene.cols * _bytes_px(source)
+                if scene.rows * scene.cols > LARGEST_KEPT_PX**2 or size > self._free:
+                    return _keep(scene, source, inside).cut(inside.within(inside))
+                self._free -= size
+                whole = Window(0, 0, scene.rows, scene.cols)
+                self._kept[index] = _keep(scene, source, whole)
+        return self._kept[index].cut(inside)
 
 
-def _read_window(scene: LabelledScene, inside: Window) -> Block:
-    """Return reflectance and mask (rows, cols), what has no data unlabelled."""
-    with scene.open() as source:
-        image, valid = source.read(inside)
-    mask = scene.read_mask(inside)
-    if not valid.all():
-        mask[~valid] = NO_DATA
-    return image, mask
+def _bytes_px(source: Scene) -> int:
+    """Return what a pixel of a scene takes where it is kept: numbers, validity and mask."""
+    return len(BANDS) * min(source.dtype.itemsize, np.dtype(np.float32).itemsize) + 2
+
+
+def _keep(scene: LabelledScene, source: Scene, window: Window) -> KeptScene:
+    return KeptScene(source, *source.read_numbers(window), scene.read_mask(window))
 
 
 def _simulate(number: int, size: tuple[int, int]) -> Block:

@@ -116,7 +116,13 @@ class Scene(ABC):
         SceneError
             When the file cannot be read there.
         """
-        numbers, valid = self.read_numbers(window)
+        return self.convert(*self.read_numbers(window))
+
+    def convert(self, numbers: NDArray[Any], valid: Valid) -> tuple[Reflectance, Valid]:
+        """Return what `read` does for what `read_numbers` gave, or for a part of it.
+
+        What turns out not valid is marked so in `valid` itself.
+        """
         reflectance = self.to_reflectance(numbers)
         if numbers.dtype.kind == "f":
             valid &= np.isfinite(reflectance).all(axis=2)

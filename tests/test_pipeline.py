@@ -280,11 +280,11 @@ def test_gains_and_zoom_leave_labels_in_order(array_scenes: list[LabelledScene])
         assert not target[..., 1][image[..., 3] == 0].any()
 
 
-def test_no_scene_is_read_whole(
+def test_without_memory_no_scene_is_read_whole(
     array_scenes: list[LabelledScene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: dict[str, list[Window]] = {"scene": [], "mask": []}
-    read_scene, read_mask = Scene.read, LabelledScene.read_mask
+    read_scene, read_mask = Scene.read_numbers, LabelledScene.read_mask
 
     def spy_scene(self: Scene, window: Window | None = None) -> Any:
         assert window is not None
@@ -296,7 +296,7 @@ def test_no_scene_is_read_whole(
         read["mask"].append(window)
         return read_mask(self, window)
 
-    monkeypatch.setattr(Scene, "read", spy_scene)
+    monkeypatch.setattr(Scene, "read_numbers", spy_scene)
     monkeypatch.setattr(LabelledScene, "read_mask", spy_mask)
     scene = array_scenes[0]
     zoomed = Augmentation(zoom=2.0, zoom_share=1.0)
@@ -482,20 +482,34 @@ def opened(scenes: Sequence[LabelledScene], reader: BlockReader, rounds: int = 3
     return counts
 
 
-def test_small_scenes_are_read_once_as_far_as_memory_goes(
+def test_scenes_are_read_once_as_far_as_memory_goes(
     array_scenes: list[LabelledScene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [scene.name for scene in array_scenes]
     assert opened(array_scenes, BlockReader(array_scenes, 1.0)) == dict.fromkeys(names, 1)
     assert opened(array_scenes, BlockReader(array_scenes)) == dict.fromkeys(names, 3)
-    # Memory for the first of them, at 17 bytes a pixel, and for the last, of 6 pixels.
-    room = (70 * 33 + 6) * 17 / 1e6
+    # Memory for the first of them, at 18 bytes a pixel of floats, and for the last, of 6 pixels.
+    room = (70 * 33 + 6) * 18 / 1e6
     some = opened(array_scenes, BlockReader(array_scenes, room))
     assert some == dict(zip(names, (1, 3, 3, 3, 1), strict=True))
     # A large one is not read whole, whatever the memory.
     monkeypatch.setattr("cloudnet.pipeline.LARGEST_KEPT_PX", 30)
     large = opened(array_scenes, BlockReader(array_scenes, 1.0))
     assert large == dict(zip(names, (3, 1, 1, 1, 1), strict=True))
+
+
+def test_integers_are_kept_as_integers(tmp_path: Path) -> None:
+    numbers = (10_000 * np.nan_to_num(marked_scene(0, 70, 33))).astype(np.uint16)
+    write_scene_tif(tmp_path / "scenes" / "a.tif", numbers, nodata=0)
+    write_mask_tif(tmp_path / "masks" / "a.tif", marked_mask(70, 33))
+    scenes = open_dataset([tmp_path]).scenes
+    room = 70 * 33 * 10 / 1e6
+    assert opened(scenes, BlockReader(scenes, room)) == {"a": 1}
+    assert opened(scenes, BlockReader(scenes, room - 1e-5)) == {"a": 3}
+    window = Window(-3, 5, 40, 20)
+    kept, plain = (BlockReader(scenes, mb).read(0, window, window) for mb in (room, 0.0))
+    for part, other in zip(kept, plain, strict=True):
+        np.testing.assert_array_equal(part, other)
 
 
 # Mixtures.
