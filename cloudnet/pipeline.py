@@ -48,7 +48,7 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 2048
 """Side of the largest scene that is kept in memory, a square; it is read whole for that."""
 
-SNOWY = ("plateau", "snow", "plateau", "snow", "plateau", "ice", "glacier")
+SNOWY = (*("plateau", "snow") * 3, "plateau", "ice", "glacier", "plateau")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 
