@@ -50,8 +50,8 @@ STREAMED_TILE_BYTES = 150_000_000
 
 PIXEL_BYTES = {"fp32": 80, "INT8": 70}
 """What the shipped nets take for a pixel of a tile, by `tests.benchmarks.memory net` (74 and 45),
-rounded up. With larger tiles a large scene took longer in fp32, not less; in INT8 it was no faster,
-and the peak of a streamed one grew with its height (by 16 % for four times the rows)."""
+rounded up. With tiles of twice the memory a large scene takes 6 % less time (REPORT.md), and the
+peak of a streamed one grew with its height (by 16 % for four times the rows)."""
 
 HELD_BYTES = 100_000_000
 """What full rows of a streamed scene may take while tiles still need them."""
