@@ -37,6 +37,13 @@ from cloudnet.spec import CATALOGUE_BANDS
 USUAL_AEROSOL = 0.1
 """Optical thickness of the aerosol that makes light of the sky."""
 
+HILLSLOPE_M = 250.0
+"""Wavelength below which relief is smooth: spectra of landscapes turn steeper at some 200 m, where
+creep takes over from streams (Perron et al. 2008, doi:10.1029/2007JF000866)."""
+
+STEEP_LAND, STEEP_MOUNTAINS = 0.045, 0.1
+"""Height of hills over their spacing, at most: slopes of some 15 and 30 degrees."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -69,10 +76,12 @@ class Site:
         stretch: float = 1.0,
         angle_deg: float = 0.0,
         peaked: bool = False,
+        inner_m: float = 0.0,
     ) -> Field:
         """Fractal field; see `Spectrum`."""
         rows, cols = (smooth_size(max(n, 16)) for n in self.size)
-        spectrum = Spectrum(slope, outer_m / self.geometry.pixel_m, stretch, angle_deg, peaked)
+        outer, inner = outer_m / self.geometry.pixel_m, inner_m / self.geometry.pixel_m
+        spectrum = Spectrum(slope, outer, stretch, angle_deg, peaked, inner)
         return fractal_field(self.rng, (rows, cols), spectrum)[: self.size[0], : self.size[1]]
 
     def cells(self, cell_m: float) -> tuple[Field, NDArray[np.int32]]:
@@ -114,9 +123,14 @@ class Site:
         return (first + share * (second - first)) * tint
 
     def terrain(self, outer_m: float) -> Field:
-        """Hills of height near 1, cut by valleys of two sizes: the folds of a smooth field."""
-        large = np.abs(self.fractal(-3.6, outer_m))
-        return large + 0.2 * np.abs(self.fractal(-3.2, outer_m / 4)) * (0.4 + large)
+        """Hills of height near 1, cut by valleys of two sizes: the folds of a smooth field.
+
+        Soil creeps, which rounds slopes and valley floors shorter than `HILLSLOPE_M`.
+        """
+        large = np.hypot(self.fractal(-3.6, outer_m, inner_m=HILLSLOPE_M), 0.1)
+        small = np.hypot(self.fractal(-3.2, outer_m / 4, inner_m=HILLSLOPE_M), 0.15)
+        hills: Field = large + 0.2 * small * (0.4 + large)
+        return hills
 
     def hills(self, low_m: float, high_m: float) -> float:
         """Height of hills; most are low."""
@@ -205,7 +219,7 @@ def _forest(site: Site) -> Field:
     surface *= 0.95 + 0.1 * site.fractal(-0.5, 120.0)
     clearing = _step(site.fractal(-2.0, 900.0) - site.draw(1.4, 2.6), 0.5)
     site.paint(surface, site.pick("grass", "dry grass", "soil", "bog"), clearing)
-    surface *= site.light(site.terrain(3000.0) * site.hills(5.0, 200.0))
+    surface *= site.light(site.terrain(3000.0) * site.hills(5.0, STEEP_LAND * 3000.0))
     return surface
 
 
@@ -213,10 +227,12 @@ def _shrub(site: Site) -> Field:
     cover = _step(site.fractal(-1.4, 1200.0) + site.draw(-0.8, 1.0), 3.0)
     soil = site.pick("soil", "red soil", "dry grass", "dark soil")
     surface = site.mix({"shrub": cover, soil: 1 - cover})
-    height = site.terrain(site.draw(1200.0, 3500.0))
-    site.paint(surface, site.pick("grass", "broadleaf", "shrub"), 0.7 * np.exp(-18.0 * height))
+    spacing = site.draw(1200.0, 3500.0)
+    height = site.terrain(spacing)
+    low = np.exp(-18.0 * (height - height.min()))
+    site.paint(surface, site.pick("grass", "broadleaf", "shrub"), 0.7 * low)
     surface *= 1.0 + 0.08 * site.fractal(-0.9, 300.0)
-    surface *= site.light(height * site.hills(5.0, 120.0))
+    surface *= site.light(height * site.hills(5.0, STEEP_LAND * spacing))
     return surface
 
 
@@ -224,7 +240,8 @@ def _soil(site: Site) -> Field:
     names = ["soil", "red soil", "dark soil", "rock", "clay"]
     chosen = site.rng.choice(names, 3, replace=False, p=[0.3, 0.25, 0.2, 0.15, 0.1])
     surface = site.mix({str(name): np.exp(1.5 * site.fractal(-1.9, 2500.0)) for name in chosen})
-    surface *= site.light(site.terrain(site.draw(1000.0, 3000.0)) * site.hills(5.0, 160.0))
+    spacing = site.draw(1000.0, 3000.0)
+    surface *= site.light(site.terrain(spacing) * site.hills(5.0, STEEP_LAND * spacing))
     surface *= 1.0 + 0.06 * site.fractal(-0.8, 300.0)
     return surface
 
@@ -324,14 +341,15 @@ def _urban(site: Site) -> Field:
 
 
 def _mountain(site: Site) -> Field:
-    height = site.terrain(site.draw(2500.0, 6000.0))
+    spacing = site.draw(2500.0, 6000.0)
+    height = site.terrain(spacing)
     level = height + 0.15 * site.fractal(-1.4, 600.0)
     wood = _step(site.draw(-0.2, 1.2) - level, 0.3)
     snow = _step(level - site.draw(0.9, 2.4), 0.3) * (1 - wood)
     trees, bare = site.pick("conifer", "broadleaf", "shrub"), site.pick("rock", "dry grass", "soil")
     surface = site.mix({trees: wood, bare: (1 - wood) * (1 - snow), "old snow": snow})
     surface *= 1.0 + 0.07 * site.fractal(-0.8, 200.0)
-    surface *= site.light(height * site.draw(150.0, 500.0))
+    surface *= site.light(height * (spacing * site.draw(0.04, STEEP_MOUNTAINS)))
     return surface
 
 

@@ -48,11 +48,11 @@ VALIDATION_HALO_PX = 16
 LARGEST_KEPT_PX = 2048
 """Side of the largest scene that is kept in memory, a square; it is read whole for that."""
 
-SNOWY = (*("plateau", "snow") * 3, "plateau", "ice", "glacier", "plateau")
+SNOWY = (*("plateau", "snow") * 3, "ice", "glacier")
 """Grounds added to simulated tiles: in even shares flat overcast is so much commoner than flat snow
 that a net took both for cloud."""
 
-WOODED = ("taiga",) * 6
+WOODED = ("taiga",) * 7
 """Wood in snow is as even as thin cloud, and takes a net longest to tell from it."""
 
 SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", *WOODED))

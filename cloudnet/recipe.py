@@ -12,7 +12,7 @@ from cloudnet.train import LAST, TrainConfig
 
 RECIPES: Mapping[str, TrainConfig] = {
     "s2-rgbn": TrainConfig(
-        epochs=24,
+        epochs=30,
         epoch_tiles=3200,
         tile_px=128,
         learning_rate=4e-3,
@@ -20,7 +20,7 @@ RECIPES: Mapping[str, TrainConfig] = {
         threshold=0.4,
         keep=LAST,
         name="s2-rgbn",
-        version="1.5.0",
+        version="1.6.0",
         mixture=Mixture(
             simulated=0.45,
             composed=0.12,
