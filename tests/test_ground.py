@@ -162,6 +162,18 @@ def test_patterns_keep_their_size_in_metres() -> None:
     assert roughness(10.0) < 0.8 * roughness(20.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_hills_are_smooth_below_the_length_of_a_slope(seed: int) -> None:
+    """Most of their steepness is there at 100 m already, as in real landscapes."""
+    place = Site(np.random.default_rng(seed), (240, 240), Geometry(60.0, 120.0, 10.0), BANDS)
+    height = place.terrain(2000.0)
+    coarse = height.reshape(24, 10, 24, 10).mean(axis=(1, 3))
+    fine_slope, slope = (
+        np.hypot(*np.gradient(field, length)) for field, length in ((height, 10.0), (coarse, 100.0))
+    )
+    assert np.sqrt((fine_slope**2).mean()) < 1.8 * np.sqrt((slope**2).mean())
+
+
 def test_an_unknown_kind_of_ground_is_named_with_the_known() -> None:
     with pytest.raises(SceneError, match=r"'moon'.*forest"):
         ground_reflectance("moon", site(0))
