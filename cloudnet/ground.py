@@ -42,8 +42,8 @@ HILLSLOPE_M = 250.0
 creep takes over from streams (Perron et al. 2008, doi:10.1029/2007JF000866)."""
 
 STEEP_LAND, STEEP_MOUNTAINS = 0.045, 0.1
-"""Height of hills over their spacing, at most: median slopes of 19 to 26 degrees, in mountains 45 to
-55."""
+"""Height of hills over their spacing, at most: median slopes of 19 to 26 degrees, and in mountains
+of 45 to 55."""
 
 
 @dataclass(frozen=True)
