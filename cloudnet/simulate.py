@@ -374,7 +374,7 @@ class _Veil:
         return air.gas_above * air.path_above + air.pass_above * seen
 
 
-def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, size: Size) -> _Veil:
+def _veil(layer: CloudLayer, sunlit: Field, band: Band, geometry: Geometry, size: Size) -> _Veil:
     track, lag_s = math.radians(TRACK_AZIMUTH_DEG), band.lag_s - SENTINEL2["B03"].lag_s
     # a later look comes from farther along the track, and moves the cloud back over the ground
     back = layer.base_m * PARALLAX_PER_S * lag_s / geometry.pixel_m
@@ -383,7 +383,7 @@ def _veil(layer: CloudLayer, shading: Field, band: Band, geometry: Geometry, siz
     thickness *= (band.wavelength_um / 0.55) ** -layer.angstrom
     reflectance, transmittance = two_stream(thickness, geometry.cos_sun, layer.asymmetry)
     absorbed = (band.crystal if layer.asymmetry == ICE_ASYMMETRY else band.droplet) * reflectance
-    reflectance = reflectance * shifted(shading, shift, size) * (1.0 - absorbed)
+    reflectance = reflectance * shifted(sunlit, shift, size) * (1.0 - absorbed)
     diffuse = diffuse_reflectance(thickness, layer.asymmetry)
     direct = direct_transmittance(thickness, 1.0, layer.asymmetry)
     return _Veil(reflectance, transmittance, diffuse, direct, 0.7 * layer.base_m / geometry.pixel_m)
