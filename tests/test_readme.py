@@ -72,5 +72,7 @@ def run_line(line: str) -> None:
         for word in words
         for match in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
     ]
-    result = CliRunner().invoke(main, [*arguments, *QUICK.get(words[0], [])])
-    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+    result = CliRunner().invoke(
+        main, [*arguments, *QUICK.get(words[0], [])], catch_exceptions=False
+    )
+    assert result.exit_code == 0, f"{line}\n{result.output}"
