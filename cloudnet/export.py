@@ -173,7 +173,13 @@ def finish(graph: Proto, spec: Spec, probe: Probe, facts: str) -> None:
     # What lies between keeps no shape: tf2onnx's own dimension names would contradict ours.
     del graph.graph.value_info[:]
     for (value,), dimensions in zip(ends, DIMENSIONS[spec.contract]):
-        for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions, strict=True):
+        shape = value.type.tensor_type.shape.dim
+        if len(shape) != len(dimensions):
+            found = [dimension.dim_param or dimension.dim_value for dimension in shape]
+            raise ExportError(
+                f"tf2onnx gave {value.name} the shape {found}, not one of {len(dimensions)} sides"
+            )
+        for dimension, name in zip(shape, dimensions):
             if name:
                 dimension.dim_param = name
     graph.producer_name = "cloudnet"

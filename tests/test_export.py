@@ -260,8 +260,17 @@ def break_graph(graph: Any) -> None:
     graph.graph.node[0].op_type = "Nonsense"
 
 
+def add_a_side(graph: Any) -> None:
+    graph.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
+
+
 @pytest.mark.parametrize(
-    ("change", "word"), [(rename_output, "other"), (break_graph, "onnx finds a fault")]
+    ("change", "word"),
+    [
+        (rename_output, "other"),
+        (add_a_side, "cloud_probability the shape .*, not one of 4 sides"),
+        (break_graph, "onnx finds a fault"),
+    ],
 )
 def test_a_graph_that_breaks_the_contract_is_not_published(
     tiny_run: Path, tmp_path: Path, converted: Callable[..., None], change: Any, word: str
