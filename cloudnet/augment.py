@@ -63,8 +63,8 @@ NO_AUGMENTATION = Augmentation(
 
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for one tile, as scalar tensors, and (bands,) for the gain, of which
-    `log_brightness` is the part that all bands share."""
+    """What is drawn for one tile, as scalar tensors, and (bands,) for the gain, whose parts are
+    `log_brightness`, which all bands share, `band_gain`, and ozone."""
 
     zoom: Tensor
     row_share: Tensor
@@ -74,6 +74,7 @@ class Draw:
     transpose: Tensor
     gain: Tensor
     log_brightness: Tensor
+    band_gain: Tensor
 
 
 def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
@@ -93,12 +94,12 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
     zoomed = tf.exp(signed[0] * log(augmentation.zoom))
     coin = uniform[3:6] < 0.5 if augmentation.flips else tf.constant([False] * 3)
     log_brightness = signed[6] * augmentation.brightness
-    log_gain = log_brightness + signed[7:] * augmentation.band_gain
+    log_band_gain = signed[7:] * augmentation.band_gain
     # The share of zoomed tiles needs a number of its own, or it would clip the zoom's range.
     lot, ozone_lot, ozone = tf.unstack(tf.random.stateless_uniform([3], seed + 1))
     # Half of the tiles keep their air: the real one is the likeliest.
     columns = tf.where(ozone_lot < 0.5, (2.0 * ozone - 1.0) * augmentation.ozone, 0.0)
-    log_gain -= columns * tf.constant(OZONE)
+    log_gain = log_brightness + log_band_gain - columns * tf.constant(OZONE)
     return Draw(
         zoom=tf.where(lot < augmentation.zoom_share, zoomed, 1.0),
         row_share=uniform[1],
@@ -108,6 +109,7 @@ def draw(seed: Tensor, augmentation: Augmentation, bands: int) -> Draw:
         transpose=coin[2],
         gain=tf.exp(log_gain),
         log_brightness=log_brightness,
+        band_gain=tf.exp(log_band_gain),
     )
 
 

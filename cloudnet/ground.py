@@ -204,7 +204,8 @@ def _parcels(site: Site) -> tuple[NDArray[np.int32], Field]:
 def _fields(site: Site) -> Field:
     number, border = _parcels(site)
     crops = ("crop", "young crop", "stubble", "grass", "soil", "dark soil", "red soil", "dry grass")
-    surface = site.palette((*crops, "flowers"), 509, 0.16)[:, number % 509]
+    bare = ("grey soil", "pale soil")
+    surface = site.palette((*crops, *bare, "flowers"), 509, 0.16)[:, number % 509]
     surface *= 1.0 + 0.07 * site.fractal(-1.8, 900.0)
     hedge = 0.6 * site.stroke(border, site.draw(6.0, 20.0))
     site.paint(surface, site.pick("broadleaf", "dry grass", "soil"), hedge)
@@ -226,7 +227,7 @@ def _forest(site: Site) -> Field:
 
 def _shrub(site: Site) -> Field:
     cover = _step(site.fractal(-1.4, 1200.0) + site.draw(-0.8, 1.0), 3.0)
-    soil = site.pick("soil", "red soil", "dry grass", "dark soil")
+    soil = site.pick("soil", "red soil", "dry grass", "dark soil", "grey soil", "pale soil")
     surface = site.mix({"shrub": cover, soil: 1 - cover})
     spacing = site.draw(1200.0, 3500.0)
     height = site.terrain(spacing)
@@ -238,8 +239,9 @@ def _shrub(site: Site) -> Field:
 
 
 def _soil(site: Site) -> Field:
-    names = ["soil", "red soil", "dark soil", "rock", "clay"]
-    chosen = site.rng.choice(names, 3, replace=False, p=[0.3, 0.25, 0.2, 0.15, 0.1])
+    odds = {"soil": 0.22, "red soil": 0.2, "dark soil": 0.15, "rock": 0.11, "clay": 0.08}
+    odds |= {"grey soil": 0.12, "pale soil": 0.12}
+    chosen = site.rng.choice(list(odds), 3, replace=False, p=list(odds.values()))
     surface = site.mix({str(name): np.exp(1.5 * site.fractal(-1.9, 2500.0)) for name in chosen})
     spacing = site.draw(1000.0, 3000.0)
     surface *= site.light(site.terrain(spacing) * site.hills(5.0, STEEP_LAND * spacing))

@@ -352,7 +352,7 @@ def training_dataset(
         drawn = replace(
             drawn,
             zoom=tf.where(simulated, 1.0, drawn.zoom),
-            gain=tf.where(simulated, brightness, drawn.gain),
+            gain=tf.where(simulated, brightness * drawn.band_gain, drawn.gain),
         )
         whole = tf.where(simulated, tiles.tile_px, sizes[plan[0]])
         size = tf.minimum(whole, block_px(drawn, tiles.tile_px))

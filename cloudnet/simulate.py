@@ -40,8 +40,8 @@ from cloudnet.light import (
 )
 from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
 
-CLOUD_THICKNESS = 0.3
-"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.03 of reflectance,
+CLOUD_THICKNESS = 0.2
+"""Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.02 of reflectance,
 which the eye sees in a picture: thin cloud counts as cloud."""
 
 HAZE_DOUBT = 4.0
