@@ -68,8 +68,9 @@ Were there fewer than take turns, each would be thrown out just before it comes 
 
 SIMULATED_BRIGHTNESS = 2 / 3
 """How far simulated tiles are made brighter or darker, of what real ones are. Some products reckon
-with the sun in the middle of the scene, and half a degree beside it is a tenth of the light at 85;
-the ratios of bands, which are simulated, stay."""
+with the sun in the middle of the scene, and half a degree beside it is a tenth of the light at 85.
+Single bands get their gains too, as calibration is no better than that; ozone, which is simulated,
+stays."""
 
 SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""
