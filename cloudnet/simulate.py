@@ -47,8 +47,10 @@ which the eye sees in a picture: thin cloud counts as cloud."""
 HAZE_DOUBT = 4.0
 """How many times as thick as cloud haze has to be to count as such; thinner, people differ."""
 
-WHITE_THICKNESS = 6.0
-"""Optical thickness from which cloud is seen over white ground."""
+WHITE_UNSEEN, WHITE_THICKNESS = 2.0, 6.0
+"""Optical thickness up to which nobody sees cloud over white ground, so that it counts as clear,
+and from which it is seen. Were all below the second unlabelled, no clear snow would have the
+colours of some real plateaus, which are those of snow under a veil."""
 
 DARK_BLUE, WHITE_BLUE = 0.2, 0.6
 """Blue reflectance up to which ground counts as dark, and from which as white."""
@@ -254,19 +256,27 @@ def compose_clouds(
 
 
 def thickness_label(thickness: Field, ground_blue: Field | float = 0.0) -> NDArray[np.uint8]:
-    """Label optical thickness: 1 from CLOUD_THICKNESS times DOUBT, 0 below CLOUD_THICKNESS over
-    DOUBT, 255 in between.
+    """Label optical thickness (rows, cols): 1 where it is seen, 0 where it is not, 255 in between.
 
-    Over ground that is as white as cloud nobody sees thin cloud, and to call it cloud would teach
-    that snow is: the more of the blue light the ground below throws back (`ground_blue`, at the top
-    of clear air), the thicker cloud has to be, up to WHITE_THICKNESS.
+    Both bounds depend on the blue light that the ground below throws back (`ground_blue`, at the
+    top of clear air); see `seen_thickness`.
+    """
+    unseen, seen = seen_thickness(ground_blue)
+    label = np.where(thickness >= seen, CLOUD, NO_DATA).astype(np.uint8)
+    label[thickness < unseen] = CLEAR
+    return label
+
+
+def seen_thickness(ground_blue: Field | float) -> tuple[Field | float, Field | float]:
+    """Optical thickness up to which cloud is not seen over ground, and from which it is.
+
+    Over dark ground they are CLOUD_THICKNESS over and times DOUBT. Over ground that is as white as
+    cloud nobody sees thin cloud, and to call it cloud would teach that snow is: the whiter the
+    ground, the thicker, up to WHITE_UNSEEN and WHITE_THICKNESS.
     """
     white = np.clip((ground_blue - DARK_BLUE) / (WHITE_BLUE - DARK_BLUE), 0.0, 1.0)
-    dark = CLOUD_THICKNESS * DOUBT
-    seen = dark * (WHITE_THICKNESS / dark) ** white
-    label = np.where(thickness >= seen, CLOUD, NO_DATA).astype(np.uint8)
-    label[thickness < CLOUD_THICKNESS / DOUBT] = CLEAR
-    return label
+    unseen, seen = CLOUD_THICKNESS / DOUBT, CLOUD_THICKNESS * DOUBT
+    return unseen * (WHITE_UNSEEN / unseen) ** white, seen * (WHITE_THICKNESS / seen) ** white
 
 
 def _check(size: Size, bands: Sequence[str], optics: Mapping[str, Band]) -> None:
@@ -396,7 +406,7 @@ def _label(clear: Field, layer: CloudLayer, bands: Sequence[str]) -> NDArray[np.
     blue = clear[..., bands.index("B02")] if "B02" in bands else 0.0
     label = thickness_label(thickness_seen, blue)
     if layer.angstrom > 0.0:
-        label[(label == CLEAR) & (thickness >= CLOUD_THICKNESS / DOUBT)] = NO_DATA
+        label[(label == CLEAR) & (thickness >= seen_thickness(blue)[0])] = NO_DATA
     label[~np.isfinite(clear).all(axis=2)] = NO_DATA
     return label
 
