@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -291,6 +291,45 @@ class FusedNormalization(layers.BatchNormalization):  # type: ignore[misc]
         for moving, seen in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + seen * (1.0 - self.momentum))
         return outputs
+
+
+def settle_normalisation(net: Network, images: Iterable[Tensor]) -> None:
+    """Give a net's normalisations the mean of their statistics over many batches, in place.
+
+    In training they are moving averages over some twenty batches, which are still on the move when
+    the weights are at rest, and flip what a net says of ground that it is not sure of (Wu and
+    Johnson 2021, arXiv:2105.07576, section 3).
+
+    Parameters
+    ----------
+    net
+        As `build_unet` made it.
+    images
+        Batches of training tiles (batch, height, width, bands), at least one.
+    """
+    norms = [layer for layer in net.layers if isinstance(layer, FusedNormalization)]
+    usual = [norm.momentum for norm in norms]
+    moving = [value for norm in norms for value in (norm.moving_mean, norm.moving_variance)]
+    seen = []
+    for norm in norms:
+        norm.momentum = 0.0  # each batch leaves its own statistics
+    try:
+        pass_through = _traced(net)
+        for image in images:
+            pass_through(image)
+            seen.append([keras.ops.convert_to_numpy(value) for value in moving])
+    finally:
+        for norm, momentum in zip(norms, usual):
+            norm.momentum = momentum
+    for value, numbers in zip(moving, zip(*seen, strict=True)):
+        value.assign(np.mean(numbers, axis=0))
+
+
+def _traced(net: Network) -> Callable[[Tensor], Tensor]:
+    """Return a net in training as one function of TensorFlow's."""
+    import tensorflow as tf
+
+    return tf.function(lambda image: net(image, training=True), reduce_retracing=True)
 
 
 def make_spec(

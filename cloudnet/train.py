@@ -23,7 +23,13 @@ from cloudnet.files import quiet, whole_file, writable_folder
 from cloudnet.lock import output_lock
 from cloudnet.losses import CloudIoU, CloudLoss
 from cloudnet.mixture import SIMULATED, Mixture, SceneFacts, scene_weights, survey
-from cloudnet.model import UNetConfig, build_unet, first_line, make_spec
+from cloudnet.model import (
+    UNetConfig,
+    build_unet,
+    first_line,
+    make_spec,
+    settle_normalisation,
+)
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
 from cloudnet.run import Run
@@ -68,7 +74,8 @@ class TrainConfig:
         Epochs without a better validation IoU after which training ends.
     keep
         Which net is the run's model: "best" by validation, or "last", which takes no choice from
-        the validation scenes, so that their scores stay honest; then patience does not count.
+        the validation scenes, so that their scores stay honest; then patience does not count, and
+        one more pass settles the normalisation (see `settle_normalisation`).
     seed
         Of split, weights, order and augmentation.
     deterministic
@@ -308,17 +315,14 @@ def _train_run(
         history = _restore(run, net, steps) if resume else []
         recorder = _Recorder(run, config, tiles, history, on_progress)
         if not recorder.finished:
-            _fit(net, split, tiles, recorder)
+            _fit(net, split, recorder)
 
 
-def _fit(net: Network, split: Split, tiles: TrainingTiles, recorder: _Recorder) -> None:
+def _fit(net: Network, split: Split, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
-    config, first = recorder.config, len(recorder.history)
-    reader = BlockReader(split.train, CACHE_MB)
+    config, first, reader = recorder.config, len(recorder.history), recorder.reader
     checker = BlockReader(split.validation)
-    train_tiles = training_dataset(
-        tiles, reader, config.augmentation, config.batch, range(first, config.epochs)
-    )
+    train_tiles = recorder.read_tiles(range(first, config.epochs))
     validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
     validation_tiles = (
         validation_dataset(
@@ -476,6 +480,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.run = run
         self.config = config
         self.tiles = tiles
+        self.reader = BlockReader(tiles.scenes, CACHE_MB)
         self.history = history
         self.steps = -(-tiles.count // config.batch)
         self._tell = on_progress
@@ -497,6 +502,11 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         scores = [row["val_iou"] for row in self.history]
         stale = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
         return len(scores) >= self.config.epochs or stale >= self.config.patience
+
+    def read_tiles(self, epochs: range) -> Any:
+        """Return batches of training tiles of some epochs."""
+        config = self.config
+        return training_dataset(self.tiles, self.reader, config.augmentation, config.batch, epochs)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._began = time.monotonic()
@@ -524,6 +534,9 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         row = {key: float(seen.get(key, "nan")) for key in keys}
         row["epoch"] = epoch + 1
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if self.config.keep == LAST and epoch + 1 == self.config.epochs:
+            one_more = self.read_tiles(range(epoch + 1, epoch + 2))
+            settle_normalisation(self.model, (image for image, _ in one_more))
         row["seconds"] = round(time.monotonic() - self._began, 2)
         better = not self.history or row["val_iou"] > max(r["val_iou"] for r in self.history)
         self.history.append(row)

@@ -34,6 +34,7 @@ from cloudnet.model import (
     make_spec,
     measure,
     read_keras_spec,
+    settle_normalisation,
 )
 from cloudnet.spec import BANDS, Spec
 
@@ -462,6 +463,25 @@ def test_the_fused_normalisation_is_used_saved_and_rebuilt(tmp_path: Path) -> No
     assert type(loaded.get_layer(one.name)) is FusedNormalization
     np.testing.assert_array_equal(answer(loaded, tiles), answer(net, tiles))
     assert not np.allclose(one.get_weights()[2], 0.0), "averages were made and kept"
+
+
+def test_a_settled_normalisation_has_the_mean_of_what_batches_had() -> None:
+    net = build_unet(TINY, make_spec(TINY))
+    first = next(layer for layer in net.layers if isinstance(layer, FusedNormalization))
+    batches = [noise(2, 16, 16), 0.5 * noise(3, 16, 16), noise(1, 32, 32) + 0.3]
+    settle_normalisation(net, batches)
+    before = keras.Model(net.input, first.input)
+    values = [np.asarray(before(batch)) for batch in batches]
+    means = [value.mean((0, 1, 2)) for value in values]
+    variances = [value.var((0, 1, 2), ddof=1) for value in values]
+    np.testing.assert_allclose(first.moving_mean, np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(first.moving_variance, np.mean(variances, 0), rtol=1e-4)
+    fused = [layer for layer in net.layers if isinstance(layer, FusedNormalization)]
+    assert {layer.momentum for layer in fused} == {0.95}, "it trains on as before"
+    settled = net.get_weights()
+    settle_normalisation(net, batches[::-1])
+    for number, again in zip(settled, net.get_weights(), strict=True):
+        np.testing.assert_allclose(again, number, rtol=1e-5, atol=1e-6)
 
 
 def test_on_another_backend_the_normalisation_is_keras_s_own(

@@ -30,6 +30,7 @@ from cloudnet.simulate import (
     HAZE_DOUBT,
     WHITE_BLUE,
     WHITE_THICKNESS,
+    WHITE_UNSEEN,
     SimulatedScene,
     compose_clouds,
     simulate_scene,
@@ -186,16 +187,18 @@ def test_over_white_ground_cloud_counts_once_it_can_be_seen() -> None:
     thinnest = [float(thickness[label == CLOUD].min()) for label in labels]
     assert thinnest[0] == thinnest[1] < thinnest[2] < thinnest[3] == thinnest[4]
     assert thinnest[4] == pytest.approx(WHITE_THICKNESS, rel=0.05)
+    thickest = [float(thickness[label == CLEAR].max()) for label in labels]
+    assert thickest[0] == thickest[1] < thickest[2] < thickest[3] == thickest[4]
+    assert thickest[4] == pytest.approx(WHITE_UNSEEN, rel=0.05)
     for label in labels:
-        # What is clear does not hang on the ground, and between clear and cloud is doubt alone.
-        np.testing.assert_array_equal(label == CLEAR, labels[0] == CLEAR)
+        # Between clear and cloud is doubt alone.
         assert label.tolist() == sorted(label, key=[CLEAR, NO_DATA, CLOUD].index)
     mixed = thickness_label(np.full(2, 3.0), np.array([0.05, 0.9]))
     assert mixed.tolist() == [CLOUD, NO_DATA], "pixel by pixel"
 
 
 def test_a_composed_scene_is_labelled_by_the_ground_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_layer(monkeypatch, np.full((96, 96), 2.0, np.float32))
+    one_layer(monkeypatch, np.full((96, 96), 3.0, np.float32))
     ground = even(VEGETATION)
     ground[:, :20] = 0.85
     ground[:, 20] = np.nan
@@ -204,6 +207,21 @@ def test_a_composed_scene_is_labelled_by_the_ground_below(monkeypatch: pytest.Mo
         rng = np.random.default_rng(0)
         label = compose_clouds(ground[..., order], rng, bands=bands).label
         assert (label[:, :21] == NO_DATA).all() and (label[:, 21:] == CLOUD).all()
+
+
+@pytest.mark.parametrize(("kind", "angstrom"), [("stratus", 0.0), ("haze", 1.3)])
+def test_a_veil_that_nobody_sees_over_white_ground_is_clear(
+    monkeypatch: pytest.MonkeyPatch, kind: str, angstrom: float
+) -> None:
+    thickness = np.full((96, 96), 1.5, np.float32)
+    thickness[:48] = 3.0
+    layer = CloudLayer(kind, thickness, 1000.0, 1000.0, 0.65, angstrom)
+    monkeypatch.setattr(simulate, "cloud_layer", lambda *_: layer)
+    ground = even(VEGETATION)
+    ground[:, :20] = 0.85
+    label = compose_clouds(ground, np.random.default_rng(0)).label
+    assert (label[48:, :20] == CLEAR).all() and (label[:48, :20] == NO_DATA).all()
+    assert (label[48:, 20:] != CLEAR).all(), "over dark ground it is seen"
 
 
 @pytest.mark.parametrize("cloud", ["cumulus", "stratocumulus", "stratus"])

@@ -38,8 +38,19 @@ from cloudnet.errors import (
 )
 from cloudnet.losses import CloudIoU
 from cloudnet.mixture import Mixture
-from cloudnet.model import UNetConfig, load_net, make_spec, read_keras_spec
-from cloudnet.pipeline import BlockReader, validation_dataset
+from cloudnet.model import (
+    UNetConfig,
+    load_net,
+    make_spec,
+    read_keras_spec,
+    settle_normalisation,
+)
+from cloudnet.pipeline import (
+    BlockReader,
+    TrainingTiles,
+    training_dataset,
+    validation_dataset,
+)
 from cloudnet.probe import read_probe_tiles
 from cloudnet.run import Run
 from cloudnet.scene import Reading
@@ -530,6 +541,21 @@ def test_a_model_tells_its_name_version_and_threshold(dataset: DataSet, tmp_path
     spec = read_keras_spec(run.model)
     assert (spec.name, spec.version, spec.threshold) == ("mine", "2.1", 0.375)
     assert Spec.from_json(run.spec_file.read_text(), "spec.json") == spec == config.make_spec()
+
+
+def test_the_last_net_s_normalisation_is_settled(whole_run: Run, dataset: DataSet) -> None:
+    config = tiny_config(**MIXED)
+    facts = tuple(scene_facts(dataset.scenes).values())
+    tiles = TrainingTiles(
+        dataset.scenes, config.tile_px, config.epoch_tiles, config.seed, config.mixture, facts
+    )
+    reader = BlockReader(dataset.scenes)
+    one_more = training_dataset(tiles, reader, config.augmentation, config.batch, range(2, 3))
+    net = load_net(whole_run.model)
+    kept = net.get_weights()
+    settle_normalisation(net, (image for image, _ in one_more))
+    for number, again in zip(kept, net.get_weights(), strict=True):
+        np.testing.assert_allclose(again, number, rtol=1e-4, atol=1e-6)
 
 
 def test_without_validation_one_place_is_enough(dataset: DataSet, tmp_path: Path) -> None:
