@@ -329,7 +329,10 @@ def _traced(net: Network) -> Callable[[Tensor], Tensor]:
     """Return a net in training as one function of TensorFlow's."""
     import tensorflow as tf
 
-    return tf.function(lambda image: net(image, training=True), reduce_retracing=True)
+    traced: Callable[[Tensor], Tensor] = tf.function(
+        lambda image: net(image, training=True), reduce_retracing=True
+    )
+    return traced
 
 
 def make_spec(
