@@ -694,20 +694,22 @@ def test_simulated_tiles_have_the_resolution_they_were_made_in(sorts: list[Label
     assert all((image > 0).all() for image, _ in found), "no part is missing"
 
 
+STEADY = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
+"""What is left of simulated tiles then is as they were made."""
+
+
 def test_simulated_tiles_keep_the_air_they_were_made_in(sorts: list[LabelledScene]) -> None:
     tiles = mixed_tiles(sorts[:1], KINDS[SIMULATED])
-    steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
-    more_ozone = batches(tiles, replace(steady, ozone=3.0))
-    for (image, _), (same, _) in zip(batches(tiles, steady), more_ozone, strict=True):
+    more_ozone = batches(tiles, replace(STEADY, ozone=3.0))
+    for (image, _), (same, _) in zip(batches(tiles, STEADY), more_ozone, strict=True):
         np.testing.assert_array_equal(image, same)
 
 
 def log_gains(tiles: TrainingTiles, augmentation: Augmentation) -> NDArray[np.float64]:
     """What became of each tile's bands, (tiles, bands): one gain all over the tile."""
-    steady = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
     logs = []
     changed = batches(tiles, augmentation)
-    for (image, _), (other, _) in zip(batches(tiles, steady), changed, strict=True):
+    for (image, _), (other, _) in zip(batches(tiles, STEADY), changed, strict=True):
         gain = other / image
         np.testing.assert_allclose(gain, np.broadcast_to(gain[:, :1, :1], gain.shape), rtol=1e-5)
         logs.append(np.log(gain[:, 0, 0]))
@@ -718,13 +720,12 @@ def test_simulated_tiles_are_brightened_less_and_their_bands_as_those_of_real_on
     sorts: list[LabelledScene],
 ) -> None:
     tiles = mixed_tiles(sorts[:1], KINDS[SIMULATED])
-    still = Augmentation(flips=False, brightness=0.0, band_gain=0.0, ozone=0.0)
-    brighter = log_gains(tiles, replace(still, brightness=0.3))
+    brighter = log_gains(tiles, replace(STEADY, brightness=0.3))
     largest = SIMULATED_BRIGHTNESS * 0.3
     assert np.ptp(brighter, axis=1).max() < 1e-5, "all bands alike"
     assert -largest - 1e-5 <= brighter.min() < -largest / 3
     assert largest / 3 < brighter.max() <= largest + 1e-5
-    band = log_gains(tiles, replace(still, band_gain=0.2))
+    band = log_gains(tiles, replace(STEADY, band_gain=0.2))
     assert -0.2 - 1e-5 <= band.min() < -0.1 and 0.1 < band.max() <= 0.2 + 1e-5
     assert np.ptp(band, axis=1).max() > 0.1, "bands differ"
 
