@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ HILLSLOPE_M = 250.0
 """Wavelength below which relief is smooth: spectra of landscapes turn steeper at some 200 m, where
 creep takes over from streams (Perron et al. 2008, doi:10.1029/2007JF000866)."""
 
+VALLEY_M = (300.0, 1000.0)
+"""How far from a river its valley's sides begin to rise."""
+
 STEEP_LAND, STEEP_MOUNTAINS = 0.045, 0.1
 """Height of hills over their spacing, at most: median slopes of 19 to 26 degrees, and in mountains
 of 45 to 55."""
@@ -50,13 +53,15 @@ of 45 to 55."""
 class Site:
     """A piece of ground to be covered: its chance, size (rows, cols), light and bands.
 
-    A field is (rows, cols), a surface (bands, rows, cols).
+    A field is (rows, cols), a surface (bands, rows, cols). Where a river crosses the site,
+    `river_m` is the distance to it in metres.
     """
 
     rng: np.random.Generator
     size: Size
     geometry: Geometry
     bands: tuple[str, ...]
+    river_m: Field | None = None
 
     def pick(self, *names: str) -> str:
         """One of some names."""
@@ -126,11 +131,14 @@ class Site:
     def terrain(self, outer_m: float) -> Field:
         """Hills of height near 1, cut by valleys of two sizes: the folds of a smooth field.
 
-        Soil creeps, which rounds slopes and valley floors shorter than `HILLSLOPE_M`.
+        Soil creeps, which rounds slopes and valley floors shorter than `HILLSLOPE_M`. A river has
+        a valley, of a floor as flat as it is.
         """
         large = np.hypot(self.fractal(-3.6, outer_m, inner_m=HILLSLOPE_M), 0.1)
         small = np.hypot(self.fractal(-3.2, outer_m / 4, inner_m=HILLSLOPE_M), 0.15)
         hills: Field = large + 0.2 * small * (0.4 + large)
+        if self.river_m is not None:
+            hills *= 1.0 - np.exp(-((self.river_m / self.draw(*VALLEY_M)) ** 2))
         return hills
 
     def hills(self, low_m: float, high_m: float) -> float:
@@ -168,13 +176,12 @@ def _step(field: Field, width: float) -> Field:
     return ramp
 
 
-def _river(site: Site, surface: Field) -> None:
-    width, bend = site.draw(25.0, 160.0), site.draw(150.0, 500.0)
-    distance = site.line(bend, site.draw(1200.0, 3000.0))
+def _river(site: Site, surface: Field, distance_m: Field) -> None:
+    width = site.draw(25.0, 160.0)
     bank = site.pick("bog", "broadleaf", "broadleaf", "soil", "beach")
-    site.paint(surface, bank, 0.7 * site.stroke(distance, width * 1.8 + 20.0))
+    site.paint(surface, bank, 0.7 * site.stroke(distance_m, width * 1.8 + 20.0))
     water = site.pick("green water", "muddy water", "deep water")
-    site.paint(surface, water, site.stroke(distance, width))
+    site.paint(surface, water, site.stroke(distance_m, width))
 
 
 def _road(site: Site, surface: Field) -> None:
@@ -201,12 +208,25 @@ def _parcels(site: Site) -> tuple[NDArray[np.int32], Field]:
     return block * 1009 + strips.astype(np.int32) * 37 + pieces.astype(np.int32) * 101, border
 
 
+def _flood(site: Site, surface: Field, number: NDArray[np.int32]) -> None:
+    """Put parcels of a plain's low part under shallow water, as rice is grown; soil and stubble
+    show through. `number` (rows, cols) tells the parcels."""
+    low = _step(site.fractal(-2.4, 3000.0) + site.draw(-1.0, 1.0), site.draw(0.2, 2.0))
+    chance = site.rng.random(509, dtype=np.float32)[number % 509]
+    water = site.rng.uniform(0.2, 1.0, 509).astype(np.float32)[number % 509]
+    water *= 1.0 + 0.1 * site.fractal(-1.4, 300.0)
+    kind = site.pick("muddy water", "muddy water", "green water")
+    site.paint(surface, kind, np.clip(water, 0.0, 1.0) * _step(low - chance, 0.05))
+
+
 def _fields(site: Site) -> Field:
     number, border = _parcels(site)
     crops = ("crop", "young crop", "stubble", "grass", "soil", "dark soil", "red soil", "dry grass")
     bare = ("grey soil", "pale soil")
     surface = site.palette((*crops, *bare, "flowers"), 509, 0.16)[:, number % 509]
     surface *= 1.0 + 0.07 * site.fractal(-1.8, 900.0)
+    if site.rng.random() < FLOODED_SHARE:
+        _flood(site, surface, number)
     hedge = 0.6 * site.stroke(border, site.draw(6.0, 20.0))
     site.paint(surface, site.pick("broadleaf", "dry grass", "soil"), hedge)
     wood = _step(site.fractal(-2.2, 1500.0) - site.draw(0.9, 2.2), 0.15)
@@ -478,6 +498,9 @@ def _plateau(site: Site) -> Field:
     return surface
 
 
+FLOODED_SHARE = 0.3
+"""Share of farmland some of which is under water, as paddies and wet meadows in winter are."""
+
 BRIGHTEST_SLOPE = 1.25
 """Most that a slope throws back, of what falls on level ground: snow that faces a low sun passes
 1."""
@@ -503,10 +526,13 @@ def ground_reflectance(kind: str, site: Site) -> Field:
     """
     if kind not in _DRAWERS:
         raise SceneError(f"no kind of ground is called {kind!r}; there are {', '.join(GROUNDS)}")
+    if kind in INLAND and site.rng.random() < 0.35:
+        course = site.line(site.draw(150.0, 500.0), site.draw(1200.0, 3000.0))
+        site = replace(site, river_m=course)
     surface = _DRAWERS[kind](site)
     if kind in INLAND:
-        if site.rng.random() < 0.35:
-            _river(site, surface)
+        if site.river_m is not None:
+            _river(site, surface, site.river_m)
         for _ in range(int(site.rng.integers(0, 3))):
             _road(site, surface)
     return np.clip(surface, 0.0, BRIGHTEST_SLOPE, out=surface)

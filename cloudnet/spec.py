@@ -35,6 +35,12 @@ in the Sentinel-2 Cloud Mask Catalogue is 1.94; atmospheric correction gives val
 CLEAR, CLOUD, NO_DATA = 0, 1, 255
 """Values of a mask."""
 
+DARKEST = 1e-4
+"""Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
+
+LEVELS = ("L1C", "L2A")
+"""Of Sentinel-2 products: at the top of the atmosphere, and corrected for clear air."""
+
 SPEC_KEY = "cloudnet_spec"
 """Key of the spec in the metadata of an ONNX file."""
 
@@ -77,7 +83,7 @@ class Spec:
     bands: tuple[str, ...] = BANDS
     reflectance_range: tuple[float, float] = (0.0, 1.6)
     pixel_m: tuple[float, float] = (10.0, 60.0)
-    levels: tuple[str, ...] = ("L1C", "L2A")
+    levels: tuple[str, ...] = LEVELS
     stride: int = 16
     halo_px: int = 64
     exact_halo_px: int = 128

@@ -17,7 +17,7 @@ from cloudnet.reading import SCALE_HINT, Reading, is_address, read_time
 from cloudnet.remote import MOST_JSON_BYTES, gdal_path, parse_json
 from cloudnet.safe_metadata import NO_DATA_NUMBER, OFFSETS_SINCE
 from cloudnet.scene import Scene
-from cloudnet.spec import BAND_NAMES, BANDS
+from cloudnet.spec import BAND_NAMES, BANDS, LEVELS
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -26,7 +26,6 @@ OFFSET_APPLIED = "earthsearch:boa_offset_applied"
 offset of before all the same (Element84/earth-search, issue 9)."""
 
 BASELINES = ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline")
-LEVELS = ("L1C", "L2A")
 
 
 def open_item(item: Any, reading: Reading) -> Scene:

@@ -480,7 +480,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.run = run
         self.config = config
         self.tiles = tiles
-        self.reader = BlockReader(tiles.scenes, CACHE_MB)
+        self.reader = BlockReader(tiles.scenes, CACHE_MB, tiles.mixture.corrected)
         self.history = history
         self.steps = -(-tiles.count // config.batch)
         self._tell = on_progress

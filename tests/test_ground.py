@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -132,6 +134,27 @@ def test_fields_have_flat_parcels_with_edges() -> None:
     steps = np.abs(np.diff(ground_reflectance("fields", site(3, (128, 128)))[NIR], axis=1))
     assert np.percentile(steps, 50) < 0.02
     assert np.percentile(steps, 97) > 6 * np.percentile(steps, 50)
+
+
+def test_some_fields_are_under_water(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Water takes the near-infrared light of whole parcels; soil shows through in red."""
+
+    def dark_share(flooded: float) -> float:
+        monkeypatch.setattr("cloudnet.ground.FLOODED_SHARE", flooded)
+        surfaces = [ground_reflectance("fields", site(seed, (128, 128))) for seed in range(6)]
+        dark = [(surface[NIR] < 0.1) & (surface[RED] > 0.04) for surface in surfaces]
+        return float(np.mean(dark))
+
+    assert dark_share(0.0) < 0.03
+    assert dark_share(1.0) > 0.1
+
+
+def test_a_river_runs_in_a_valley() -> None:
+    place = site(4, (160, 160))
+    distance = place.line(300.0, 2000.0)
+    hills = replace(place, river_m=distance).terrain(3000.0)
+    assert hills[distance < 20.0].max() < 0.02
+    assert hills[distance > 1000.0].mean() > 0.3
 
 
 def test_a_line_crosses_the_site_at_its_width() -> None:
