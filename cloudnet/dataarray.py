@@ -11,6 +11,7 @@ from cloudnet.errors import SceneError, require
 from cloudnet.reading import Reading
 from cloudnet.scene import Scene, open_scene
 from cloudnet.spec import BANDS
+from cloudnet.surface import at_top
 from cloudnet.tiles import Window, round_up
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def open_dataarray(path: Any, reading: Reading | None = None, *, chunk_px: int =
     Returns
     -------
     float32, NaN where there is no data; coordinates of pixel centres where the scene lies upright,
-    and of bands; attributes `crs` (WKT), `transform`, `level`.
+    and of bands; attributes `crs` (WKT), `transform`, `level`, `sun_zenith_deg`,
+    `aerosol`.
 
     Raises
     ------
@@ -68,7 +70,9 @@ def predict_dataarray(array: Any, model: CloudModel | None = None) -> Any:
     array
         Dimensions y, x and band in any order; bands by the names of coordinate `band`, or four:
         red, green, blue, NIR. NaN is no data. Backed by dask, the answer is lazy too, and is
-        computed by threads of this process: a net cannot be sent to another.
+        computed by threads of this process: a net cannot be sent to another. With "L2A" in its
+        attribute `level`, as `open_dataarray` leaves it, it is surface reflectance, and is brought
+        to the top of the atmosphere for a net that was trained there.
     model
         None: the default one.
 
@@ -90,7 +94,10 @@ def predict_dataarray(array: Any, model: CloudModel | None = None) -> Any:
 
     model = model or load_model()
     chosen = _four_bands(array)
-    predicted = _predict_lazily(chosen.data, model) if chosen.chunks else model.predict(chosen.data)
+    data = chosen.data
+    if array.attrs.get("level") == "L2A" and "L2A" not in model.spec.levels:
+        data = at_top(data, array.attrs.get("sun_zenith_deg"), array.attrs.get("aerosol"))
+    predicted = _predict_lazily(data, model) if chosen.chunks else model.predict(data)
     coords = {name: axis for name, axis in array.coords.items() if BAND not in axis.dims}
     return xarray.DataArray(predicted, coords, (ROW, COL), "cloud_probability", array.attrs)
 
@@ -166,6 +173,8 @@ def _attributes(scene: Scene) -> dict[str, Any]:
         "crs": scene.crs.to_wkt() if scene.crs else None,
         "transform": tuple(scene.transform)[:6] if scene.transform else None,
         "level": scene.level,
+        "sun_zenith_deg": scene.sun_zenith_deg,
+        "aerosol": scene.aerosol,
         "units": "1",
     }
     return {key: value for key, value in told.items() if value is not None}

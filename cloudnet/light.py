@@ -226,15 +226,10 @@ class Air:
 
     def surface(self, clear: Field) -> Field:
         """Inverse of `clear`, within 0 to 1."""
-        surface: Field = np.clip(self.corrected(clear), 0.0, 1.0)
-        return surface
-
-    def corrected(self, seen: Field) -> Field:
-        """What a correction for this air makes of any reflectance: the inverse of `clear`, which of
-        cloud may be above 1, and of what is darker than clear air below 0."""
-        above = (seen - self.gas_above * self.path_above) / (self.pass_above * self.gas)
+        above = (clear - self.gas_above * self.path_above) / (self.pass_above * self.gas)
         below = (above / (1.0 + self.albedo_above * above) - self.path_below) / self.pass_below
-        return below / (1.0 + self.albedo_below * below)
+        surface: Field = np.clip(below / (1.0 + self.albedo_below * below), 0.0, 1.0)
+        return surface
 
 
 def clear_air(

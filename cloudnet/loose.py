@@ -19,6 +19,12 @@ def is_loose(names: Iterable[str]) -> bool:
     return any(BAND_FILE.fullmatch(name) for name in names)
 
 
+def tells_level_2a(name: str) -> bool:
+    """Tell whether a band file's name says its resolution, as in Level-2A and not in Level-1C."""
+    match = BAND_FILE.fullmatch(name)
+    return match is not None and match["metres"] is not None
+
+
 def find_loose(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the file of each band, of 10 m where its name tells.
 

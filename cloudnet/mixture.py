@@ -55,9 +55,6 @@ class Mixture:
     ----------
     simulated, composed, pasted
         Shares of tiles of these kinds; the others show scenes as they are.
-    corrected
-        Share of tiles, of all kinds, that are shown as in Level-2A, the scenes being of Level-1C:
-        corrected for the air as if it were clear.
     trust
         How often scenes of a kind of label are drawn, relative to those not named; 0: never.
     balanced
@@ -68,7 +65,6 @@ class Mixture:
     simulated: float = 0.0
     composed: float = 0.0
     pasted: float = 0.0
-    corrected: float = 0.0
     trust: tuple[tuple[str, float], ...] = ()
     balanced: bool = False
 
@@ -76,8 +72,6 @@ class Mixture:
         shares = (self.simulated, self.composed, self.pasted)
         if not (min(shares) >= 0 and sum(shares) <= 1):
             raise ModelError(f"shares of tiles are 0 or more and 1 together at most, not {shares}")
-        if not 0 <= self.corrected <= 1:
-            raise ModelError(f"the share of corrected tiles is from 0 to 1, not {self.corrected}")
         if any(not weight >= 0 for _, weight in self.trust):
             raise ModelError("how often a kind of label is drawn is 0 or more")
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from cloudnet.errors import ModelError
-from cloudnet.spec import BANDS, Spec
+from cloudnet.spec import BANDS, LEVELS, Spec
 from cloudnet.tiles import round_up
 
 Tensor: TypeAlias = Any
@@ -336,7 +336,12 @@ def _traced(net: Network) -> Callable[[Tensor], Tensor]:
 
 
 def make_spec(
-    config: UNetConfig, *, name: str = "cloudnet", version: str = "0", threshold: float = 0.5
+    config: UNetConfig,
+    *,
+    name: str = "cloudnet",
+    version: str = "0",
+    threshold: float = 0.5,
+    levels: tuple[str, ...] = LEVELS,
 ) -> Spec:
     """Return the spec of a net of this shape.
 
@@ -346,6 +351,7 @@ def make_spec(
     return Spec(
         name=name,
         version=version,
+        levels=levels,
         threshold=threshold,
         stride=config.stride,
         halo_px=config.exact_halo_px,

@@ -3,8 +3,7 @@ set aside for it goes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -32,10 +31,9 @@ from cloudnet.mixture import (
     scene_weights,
 )
 from cloudnet.scene import Scene, Valid
-from cloudnet.simulate import AEROSOL, compose_clouds
+from cloudnet.simulate import compose_clouds
 from cloudnet.simulated_set import Plan, planned_scene
-from cloudnet.spec import BANDS, CLOUD, NO_DATA
-from cloudnet.surface import ClearAir, surface_reflectance
+from cloudnet.spec import BANDS, CLOUD, LEVELS, NO_DATA
 from cloudnet.tiles import Window, grid, round_up
 
 Block: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint8]]
@@ -76,9 +74,6 @@ stays."""
 
 SIMULATION_ATTEMPTS = 2
 """Draws of a simulated tile at most, to come near the cloud cover that it should have."""
-
-CORRECTED_SUN_DEG = (20.0, 70.0)
-"""Where the sun stands, for a processor, over scenes that do not tell."""
 
 HIDING_THICKNESS = 3.0
 """Optical thickness of cloud that hides the ground well enough to be cloud whatever lies below."""
@@ -129,8 +124,9 @@ class BlockReader:
         Memory for scenes that are kept once they were read: opening and decoding one takes half as
         long as the training step on a tile of it. What is full stays as it is; scenes come in
         random order, so throwing out would not help.
-    corrected
-        Share of the blocks made, not of those read, that are as in Level-2A.
+    levels
+        Of products that the net is trained for; scenes of Level-2A are brought to the top of the
+        atmosphere where that is none of them.
 
     Attributes
     ----------
@@ -139,13 +135,16 @@ class BlockReader:
     """
 
     def __init__(
-        self, scenes: Sequence[LabelledScene], cache_mb: float = 0.0, corrected: float = 0.0
+        self,
+        scenes: Sequence[LabelledScene],
+        cache_mb: float = 0.0,
+        levels: Collection[str] = LEVELS,
     ) -> None:
         self.scenes = tuple(scenes)
         self.error: CloudnetError | None = None
+        self._levels = levels
         self._kept: dict[int, KeptScene] = {}
         self._free = int(cache_mb * 1e6)
-        self._corrected = corrected
         self._simulate = lru_cache(SIMULATIONS_KEPT)(_simulate)
 
     def make(self, plan: Sequence[int], seed: Sequence[int], window: Window) -> Block:
@@ -167,16 +166,7 @@ class BlockReader:
         scene, kind, donor = plan
         rng = np.random.default_rng(seed)
         if kind == SIMULATED:
-            return self._simulate(donor, (window.rows, window.cols), self._corrected)
-        image, mask = self._seen(scene, kind, donor, window, rng)
-        if rng.random() < self._corrected:
-            image = surface_reflectance(image, _some_air(rng), SENTINEL2, BANDS)
-        return image, mask
-
-    def _seen(
-        self, scene: int, kind: int, donor: int, window: Window, rng: np.random.Generator
-    ) -> Block:
-        """Make a block of a scene, as seen at the top of the atmosphere."""
+            return self._simulate(donor, (window.rows, window.cols))
         block = self.read(scene, window, window)
         if kind == COMPOSED:
             return _under_clouds(block, rng)
@@ -229,7 +219,8 @@ class BlockReader:
         """Read a window that lies in the scene, from the kept scenes where it is there."""
         scene = self.scenes[index]
         if index not in self._kept:
-            with scene.open() as source:
+            with scene.open() as opened:
+                source = opened.for_levels(self._levels)
                 size = scene.rows * scene.cols * _bytes_px(source)
                 if scene.rows * scene.cols > LARGEST_KEPT_PX**2 or size > self._free:
                     return _keep(scene, source, inside).cut(inside.within(inside))
@@ -248,15 +239,8 @@ def _keep(scene: LabelledScene, source: Scene, window: Window) -> KeptScene:
     return KeptScene(source, *source.read_numbers(window), scene.read_mask(window))
 
 
-def _some_air(rng: np.random.Generator) -> ClearAir:
-    """What a processor may reckon with for a scene that does not tell."""
-    sun_deg = float(rng.uniform(*CORRECTED_SUN_DEG))
-    ozone_share = float(rng.uniform(0.73, 1.5))
-    return ClearAir(log_uniform(rng, *AEROSOL), ozone_share, math.cos(math.radians(sun_deg)))
-
-
-def _simulate(number: int, size: tuple[int, int], corrected: float = 0.0) -> Block:
-    """Return a simulated block, a share of which are corrected; the same number, the same block."""
+def _simulate(number: int, size: tuple[int, int]) -> Block:
+    """Return a simulated block; the same number, the same block."""
     rng = np.random.default_rng(number)
     pixel_m = log_uniform(rng, *SIMULATED_PIXEL_M)
     turn = (number, int(rng.integers(2**31)))
@@ -269,7 +253,6 @@ def _simulate(number: int, size: tuple[int, int], corrected: float = 0.0) -> Blo
         attempts=SIMULATION_ATTEMPTS,
         pixel_m=pixel_m,
         optics=optics,
-        level="L2A" if rng.random() < corrected else "L1C",
     )
     return scene.reflectance, scene.label[..., np.newaxis]
 

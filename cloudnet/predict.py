@@ -343,6 +343,7 @@ class SceneJob:
             "buffer_m": refinement.buffer_m,
             "like": None if self.options.like is None else self.options.like.name,
             "level": self.scene.level,
+            "level_seen": self.scene.for_levels(self.model.spec.levels).level,
             "model": {**self.model.spec.to_dict(), "sha256": self.model.sha256},
             "comparison": self.comparison.to_dict() if self.comparison else None,
             "cloudnet": __version__,

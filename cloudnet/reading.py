@@ -15,7 +15,7 @@ from rasterio._err import CPLE_BaseError  # the base of what GDAL raises, nowher
 from rasterio.errors import RasterioError
 
 from cloudnet.errors import SceneError
-from cloudnet.spec import BANDS
+from cloudnet.spec import BANDS, LEVELS
 
 RESOLUTIONS_M = (10, 20)
 """What scenes may be asked for at: the models' range begins with these."""
@@ -41,6 +41,8 @@ class Reading:
     resolution_m
         Side of the pixels in metres, 10 or 20: a file of 10 m is decoded at half its resolution for
         20 m. None: the file's own.
+    level
+        "L1C", at the top of the atmosphere, or "L2A", surface reflectance; None: told by the file.
     """
 
     bands: tuple[str, ...] | None = None
@@ -48,6 +50,7 @@ class Reading:
     offset: float | None = None
     nodata: float | None = None
     resolution_m: int | None = None
+    level: str | None = None
 
     def __post_init__(self) -> None:
         if self.bands is not None and len(self.bands) != len(BANDS):
@@ -63,6 +66,8 @@ class Reading:
             raise SceneError(f"--offset is a number, not {self.offset}")
         if self.resolution_m not in (None, *RESOLUTIONS_M):
             raise SceneError(f"--resolution is 10 or 20 metres, not {self.resolution_m}")
+        if self.level not in (None, *LEVELS):
+            raise SceneError(f"--level is {' or '.join(LEVELS)}, not {self.level}")
 
 
 @contextmanager

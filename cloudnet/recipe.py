@@ -18,6 +18,7 @@ RECIPES: Mapping[str, TrainConfig] = {
         learning_rate=4e-3,
         weight_decay=2e-2,
         threshold=0.5,
+        levels=("L1C",),
         keep=LAST,
         name="s2-rgbn",
         version="1.7.0",

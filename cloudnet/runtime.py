@@ -206,7 +206,8 @@ class CloudModel:
         ----------
         reflectance
             (rows, cols, 4): red, green, blue, NIR; 1.0 = 100 %. Any size. What a masked array masks
-            in any band is no data.
+            in any band is no data. Of Level-2A, where that is none of the spec's levels, give what
+            `surface.at_top` makes of it.
         valid
             (rows, cols) bool; False where there is no data. Pixels that are not a number or
             infinite in a band, or 0 in all of them, are taken as no data anyway, as in a file.
@@ -280,7 +281,8 @@ class CloudModel:
         Parameters
         ----------
         source
-            A `scene.Scene`, whose numbers become reflectance tile by tile; or a function that gives
+            A `scene.Scene`, whose numbers become reflectance tile by tile, of a level that the spec
+            names (see `Scene.for_levels`); or a function that gives
             reflectance (rows, cols, 4) and validity (rows, cols) of a window of the scene,
             reflectance finite everywhere and 0 where not valid.
         size
@@ -300,6 +302,8 @@ class CloudModel:
         """
         self.require_scenes()
         tiles = self.stream_tiles(source, size, tile_px=tile_px, exact=exact)
+        if hasattr(source, "for_levels"):
+            source = source.for_levels(self.spec.levels)
         return self._mosaic().stream(source, size, tiles)
 
     def stream_tiles(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from cloudnet.band_files import BandFile, BandFilesScene
 from cloudnet.errors import SceneError
-from cloudnet.loose import find_loose, is_loose
+from cloudnet.loose import find_loose, is_loose, tells_level_2a
 from cloudnet.product_files import FolderFiles, ProductFiles, ZipFiles
 from cloudnet.reading import Reading
-from cloudnet.safe_metadata import NO_DATA_NUMBER, SafeMetadata
+from cloudnet.safe_metadata import NO_DATA_NUMBER, SafeMetadata, mean_sun_zenith
 from cloudnet.scene import Scene
 from cloudnet.spec import BANDS
 from cloudnet.xml_tree import parse_xml, texts
 
 MANIFEST = "manifest.safe"
+
+GRANULE_METADATA = re.compile(r"(^|/)(MTD_TL|S2._OPER_MTD_L.._TL_[^/]*)\.xml$")
 
 
 def is_product(folder: Path) -> bool:
@@ -103,9 +107,23 @@ def _scene(
             BandFile(band, files.label(name), files.gdal_path(name), scale, offset, NO_DATA_NUMBER)
         )
     level, baseline = (metadata.level, metadata.baseline) if metadata else (None, None)
+    if level is None and all(tells_level_2a(image) for image in images.values()):
+        level = "L2A"
     scene = BandFilesScene(path, bands, reading, level, baseline)
     scene.acquired = metadata.acquired if metadata else None
+    if metadata and level == "L2A":
+        scene.sun_zenith_deg, scene.aerosol = _sun_zenith(files), metadata.aerosol
     return scene
+
+
+def _sun_zenith(files: ProductFiles) -> float | None:
+    """Return the sun's zenith angle in the mean, where the granule's metadata tell it."""
+    found = [name for name in files.names if GRANULE_METADATA.search(name)]
+    if len(found) != 1:
+        return None
+    with suppress(SceneError):  # masks can do without it
+        return mean_sun_zenith(files.read(found[0]), files.label(found[0]))
+    return None
 
 
 def _no_product(files: ProductFiles) -> SceneError:

@@ -29,6 +29,9 @@ QUANTIFICATION = {
     "L2A": ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
 }
 OFFSET = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}
+MOST_AEROSOL = 5.0
+"""More than any product tells."""
+
 IMAGES = ("IMAGE_FILE", "IMAGE_ID", "IMAGE_FILE_2A", "IMAGE_ID_2A")
 """Names of elements; the last of each are those of the first years."""
 
@@ -106,6 +109,13 @@ class SafeMetadata:
         """When the product's first line was taken, in UTC; None where the metadata do not tell."""
         told = texts(self._root, "PRODUCT_START_TIME")
         return read_time(told[0]) if told else None
+
+    @property
+    def aerosol(self) -> float | None:
+        """Optical thickness of aerosol at 550 nm that the processor reckoned with, in the mean, of
+        Level-2A; None where the metadata do not tell."""
+        told = [_number(text) for text in texts(self._root, "GRANULE_MEAN_AOT")]
+        return told[0] if told and told[0] is not None and 0.0 <= told[0] <= MOST_AEROSOL else None
 
     def _only(self, *tags: str) -> str:
         """Return the one text that such elements hold; raise SceneError where there is not one."""
@@ -193,6 +203,26 @@ class SafeMetadata:
             for element in elements(self._root, "Spectral_Information")
         }
         return listed or {band: str(number) for number, band in enumerate(CATALOGUE_BANDS)}
+
+
+def mean_sun_zenith(content: bytes, name: str) -> float | None:
+    """Return the sun's mean zenith angle, in degrees, that a granule's metadata tell.
+
+    Parameters
+    ----------
+    content, name
+        Of the XML file, as in `SafeMetadata`.
+
+    Raises
+    ------
+    SceneError
+        When it is malformed.
+    """
+    for angles in elements(parse_xml(content, name), "Mean_Sun_Angle"):
+        for told in texts(angles, "ZENITH_ANGLE"):
+            zenith = _number(told)
+            return zenith if zenith is not None and 0.0 <= zenith <= 90.0 else None
+    return None
 
 
 def _two_digits(band: str) -> str:

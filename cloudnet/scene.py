@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +20,7 @@ from cloudnet.files import is_utf8
 from cloudnet.georeference import pixel_size_m
 from cloudnet.reading import SCALE_HINT, is_address, readable
 from cloudnet.reading import Reading as Reading
-from cloudnet.spec import PLAUSIBLE_REFLECTANCE
+from cloudnet.spec import LEVELS, PLAUSIBLE_REFLECTANCE
 from cloudnet.tiles import Window, grid
 
 Reflectance: TypeAlias = NDArray[np.float32]
@@ -28,6 +30,8 @@ SCENE_SUFFIXES = (".npy", ".tif", ".tiff")
 ITEM_SUFFIXES = (".json", ".geojson")
 
 PRODUCT_SUFFIX = re.compile(r"(\.SAFE)?\.zip$|\.SAFE$", re.IGNORECASE)
+
+LEVEL_IN_NAME = re.compile(rf"(?<![A-Z0-9])(?:MSI)?({'|'.join(LEVELS)})(?![A-Z0-9])", re.IGNORECASE)
 
 WHOLE_OFFSET = 1e-6
 """An offset this close to a whole digital number, as a share of it, is one: -0.1 / 0.0001."""
@@ -63,7 +67,13 @@ class Scene(ABC):
     units_told
         True where scale and offset of every band come from the file.
     level, baseline
-        Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell.
+        Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell. Of
+        any file whose name holds L1C or L2A, as in S2A_MSIL2A_…, the level.
+    sun_zenith_deg
+        Of the sun, in the mean over the product; None where the file does not tell.
+    aerosol
+        Its optical thickness at 550 nm, in the mean, that a product of Level-2A was corrected for;
+        None where the file does not tell.
     acquired
         When it was taken, with its time zone; None where the file does not tell.
     crs, transform
@@ -82,6 +92,8 @@ class Scene(ABC):
     band_names: tuple[str, ...] = ()
     level: str | None = None
     baseline: str | None = None
+    sun_zenith_deg: float | None = None
+    aerosol: float | None = None
     acquired: datetime | None = None
     crs: Any = None
     transform: Any = None
@@ -117,6 +129,22 @@ class Scene(ABC):
             When the file cannot be read there.
         """
         return self.convert(*self.read_numbers(window))
+
+    def for_levels(self, levels: Collection[str]) -> Scene:
+        """Return this scene as a net of some levels takes it.
+
+        Of Level-2A, where that is none of them, it is brought to the top of the atmosphere (see
+        `surface`); what is returned then stands on this one's files, and is not closed by itself.
+        """
+        if self.level != "L2A" or self.level in levels:
+            return self
+        from cloudnet.surface import clear_sky
+
+        gain, path = clear_sky(self.sun_zenith_deg, self.aerosol)
+        lifted = copy(self)
+        lifted.scale, lifted.offset = self.scale * gain, self.offset * gain + path
+        lifted.level = "L1C"
+        return lifted
 
     def convert(self, numbers: NDArray[Any], valid: Valid) -> tuple[Reflectance, Valid]:
         """Return what `read` does for what `read_numbers` gave, or for a part of it.
@@ -278,8 +306,10 @@ def open_scene(
         When the file is missing, is no image, lacks a band, contradicts itself, or holds numbers
         whose unit is unknown.
     """
-    scene = _open(path, reading or Reading())
+    reading = reading or Reading()
+    scene = _open(path, reading)
     scene.name = scene_name(path)
+    scene.level = reading.level or scene.level or _level_in(scene.name)
     try:
         if scene.rows == 0 or scene.cols == 0:
             raise SceneError(f"{path} is empty: {scene.rows} x {scene.cols} pixels")
@@ -345,6 +375,12 @@ def scene_name(source: Any) -> str:
     if PRODUCT_SUFFIX.search(path.name):
         return PRODUCT_SUFFIX.sub("", path.name)
     return path.resolve().name if path.is_dir() else path.stem
+
+
+def _level_in(name: str) -> str | None:
+    """Return the level that a name holds as a part of its own."""
+    found = {match[1].upper() for match in LEVEL_IN_NAME.finditer(name)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _item_id(path: Path) -> str:

@@ -38,8 +38,7 @@ from cloudnet.light import (
     overhead_share,
     two_stream,
 )
-from cloudnet.spec import BANDS, CLEAR, CLOUD, DARKEST, LEVELS, NO_DATA
-from cloudnet.surface import ClearAir, surface_reflectance
+from cloudnet.spec import BANDS, CLEAR, CLOUD, NO_DATA
 
 CLOUD_THICKNESS = 0.2
 """Optical thickness from which a pixel is cloud. Over dark ground it adds some 0.02 of reflectance,
@@ -79,6 +78,9 @@ sastrugi do otherwise than an even field. Were it never below 0.1, as it seemed 
 would be darker than the real plateaus of Landsat are, by a fifth where the colours are the same,
 and a net would take those for cloud."""
 
+DARKEST = 1e-4
+"""Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
+
 CLOUD_SOFTNESS_M = (25.0, 120.0)
 """Over how much light spreads sideways within a cloud: its relief shows no finer than that (the
 Landsat scale break of Davis et al. 1997). Decks lit pixel by pixel look like snowy mountains."""
@@ -86,10 +88,6 @@ Landsat scale break of Davis et al. 1997). Decks lit pixel by pixel look like sn
 FAR_AEROSOL, AEROSOL = (0.03, 0.2), (0.03, 0.35)
 """Optical thickness of aerosol at high latitudes, far from its sources, and elsewhere, where it is
 often hazy below clouds too (Levy et al. 2013)."""
-
-AEROSOL_ERROR = 0.4
-"""How far a processor misjudges aerosol, as the standard deviation of the natural logarithm;
-coarse."""
 
 NOISE_SHARES = (0.02, 1.0)
 """Noise of an image over what is allowed, in variance: real instruments have a tenth of it, and
@@ -183,24 +181,19 @@ def simulate_scene(
     optics: Mapping[str, Band] = SENTINEL2,
     cover: tuple[float, float] = (0.0, 1.0),
     attempts: int = 1,
-    level: str = "L1C",
 ) -> SimulatedScene:
     """Draw a scene of `size` (rows, cols); the same seed, the same scene.
 
     Kinds of `GROUNDS` and `CLOUDS` are drawn at random where they are not given; `bands` are of
     those of the instrument's `optics`. Over the one ground clouds are drawn up to `attempts` times,
-    until their share of the labelled pixels is within `cover`; the nearest to it are taken. Of
-    level "L2A" the scene is corrected for its air as if it were clear, see `surface_reflectance`,
-    with the aerosol somewhat misjudged.
+    until their share of the labelled pixels is within `cover`; the nearest to it are taken.
 
     Raises
     ------
     SceneError
-        When a kind, a band or the level is unknown, or the size is not positive.
+        When a kind or a band is unknown, or the size is not positive.
     """
     _check(size, bands, optics)
-    if level not in LEVELS:
-        raise SceneError(f"no level is called {level!r}; there are {' and '.join(LEVELS)}")
     rng = np.random.default_rng(seed)
     ground = _drawn(rng, ground, GROUNDS)
     geometry = _sun(rng, ground, pixel_m)
@@ -226,12 +219,7 @@ def simulate_scene(
             break
         layer = min(layer, cloud_layer(kind, rng, size, geometry.pixel_m), key=miss)
     weather = replace(weather, layer=layer)
-    scene = _compose(clear, ground, weather, bands, rng)
-    if level == "L1C":
-        return scene
-    misjudged = math.exp(rng.normal(0.0, AEROSOL_ERROR))
-    judged = ClearAir(weather.aerosol * misjudged, weather.ozone_share, geometry.cos_sun)
-    return replace(scene, reflectance=surface_reflectance(scene.reflectance, judged, optics, bands))
+    return _compose(clear, ground, weather, bands, rng)
 
 
 def compose_clouds(

@@ -87,7 +87,6 @@ def write_dataset(
     size: Size = (256, 256),
     layout: str = "geotiff",
     plan: Plan | None = None,
-    level: str = "L1C",
 ) -> list[Path]:
     """Write simulated scenes, their masks and scenes.csv; clear, mixed and overcast in equal parts,
     over all kinds of ground, unless `plan` says otherwise.
@@ -95,8 +94,7 @@ def write_dataset(
     The layout "geotiff" is scenes/NAME.tif with four bands and masks/NAME.tif; "catalogue", that of
     the Sentinel-2 Cloud Mask Catalogue, is subscenes/NAME.npy with 13 bands and masks/NAME.npy,
     (rows, cols, 3) bool: CLEAR, CLOUD, CLOUD_SHADOW. Scenes are of `size` (rows, cols); the same
-    seed gives the same, in either `level` ("L1C", "L2A"). Returns their paths in the order of
-    scenes.csv.
+    seed gives the same. Returns their paths in the order of scenes.csv.
 
     Raises
     ------
@@ -113,7 +111,7 @@ def write_dataset(
     rows.writerow(COLUMNS)
     paths = []
     for index in range(scenes):
-        scene = planned_scene((seed, index), size, bands, plan, level=level)
+        scene = planned_scene((seed, index), size, bands, plan)
         name = f"sim_{seed}_{index:04d}_{scene.ground}_{scene.cloud}"
         paths.append(_WRITERS[layout](Path(folder), name, scene, index))
         shares = [f"{(scene.label == value).mean():.4f}" for value in (CLOUD, NO_DATA)]
@@ -156,7 +154,6 @@ def planned_scene(
     attempts: int = 20,
     pixel_m: float = 20.0,
     optics: Mapping[str, Band] = SENTINEL2,
-    level: str = "L1C",
 ) -> SimulatedScene:
     """Draw the scene whose turn it is, with the nearest of some draws to the cover wanted.
 
@@ -176,8 +173,6 @@ def planned_scene(
         Size of a pixel in metres.
     optics
         Of the instrument.
-    level
-        "L1C", or "L2A" for reflectance that was corrected for clear air.
     """
     plan, index = plan or Plan(), seed[1]
     turn = plan.turns[index % len(plan.turns)]
@@ -195,7 +190,6 @@ def planned_scene(
         optics=optics,
         cover=(turn.least, turn.most),
         attempts=attempts,
-        level=level,
     )
 
 

@@ -35,9 +35,6 @@ in the Sentinel-2 Cloud Mask Catalogue is 1.94; atmospheric correction gives val
 CLEAR, CLOUD, NO_DATA = 0, 1, 255
 """Values of a mask."""
 
-DARKEST = 1e-4
-"""Least reflectance: one step of Sentinel-2's numbers, whose 0 means no data."""
-
 LEVELS = ("L1C", "L2A")
 """Of Sentinel-2 products: at the top of the atmosphere, and corrected for clear air."""
 
@@ -64,7 +61,8 @@ class Spec:
     pixel_m
         Smallest and largest pixel size, in metres, that it was trained for.
     levels
-        Processing levels that it was trained for.
+        Processing levels that it was trained for. Where Level-2A is not among them, the runtime
+        brings scenes of it to the top of the atmosphere (see `surface`).
     stride
         Height and width of the graph's input are multiples of this, in pixels.
     halo_px, exact_halo_px

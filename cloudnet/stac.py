@@ -75,6 +75,7 @@ def open_item_dict(item: Any, home: str, reading: Reading) -> Scene:
     path = home if is_address(home) else Path(home)
     scene = BandFilesScene(path, files, reading, _level(item, properties), baseline)
     scene.acquired = read_time(str(properties.get("datetime")))
+    scene.sun_zenith_deg = _sun_zenith(properties)
     return scene
 
 
@@ -90,6 +91,15 @@ def _level(item: Json, properties: Json) -> str | None:
             if kind.upper().replace("-", "").endswith(level[1:]):
                 return level
     return None
+
+
+def _sun_zenith(properties: Json) -> float | None:
+    """Return the sun's zenith angle in degrees, where the item tells its height."""
+    try:
+        zenith = 90.0 - float(properties["view:sun_elevation"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return zenith if 0.0 <= zenith <= 90.0 else None
 
 
 def _assets(assets: Json, home: str, reading: Reading) -> list[str]:

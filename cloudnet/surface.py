@@ -1,66 +1,80 @@
-"""Level-2A: what a correction for clear air makes of reflectance at the top of the atmosphere.
+"""Level-2A: surface reflectance brought back to the top of the atmosphere.
 
-Processors such as Sen2Cor (Main-Knorn et al. 2017, doi:10.1117/12.2278218) reckon with clear air
-over all of a scene. Over cloud, which has most of the air below it, they take away light that the
-air never added: cloud loses blue, and is told from snow by other colours than at the top of the
-atmosphere.
+There a net that was trained there knows white cloud from snow, which a few per cent of the bands'
+ratios tell. Processors take away clear air over all of a scene, also where it is cloud that keeps
+most of the air below it, and by a line in each band: the light on the ground is reckoned for a
+surroundings of reflectance 0.15 (ATCOR, from which Sen2Cor comes: Richter and Schläpfer's manual).
+So cloud comes out bluer than it was, as much as snow is, and a line brings it back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudnet.light import Band, clear_air
-from cloudnet.spec import DARKEST
+from cloudnet.light import SENTINEL2, clear_air
+from cloudnet.spec import BANDS
+
+SURROUNDINGS = 0.15
+"""Reflectance for which processors reckon the light on the ground."""
+
+USUAL_AEROSOL = 0.2
+"""Optical thickness of aerosol at 550 nm that processors are taken to have reckoned with where a scene
+does not tell: of a visibility of some 40 km, where Sen2Cor begins."""
+
+USUAL_SUN_DEG = 50.0
+"""Zenith angle of the sun where a scene does not tell."""
+
+LOWEST_SUN_DEG = 80.0
+"""Zenith angle past which processors reckon no lower sun."""
 
 
-@dataclass(frozen=True)
-class ClearAir:
-    """The air that a processor reckons with: optical thickness of aerosol at 550 nm, ozone column
-    over 300 DU, and the cosine of the sun's zenith angle."""
+def clear_sky(
+    sun_zenith_deg: float | None = None, aerosol: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return gain and path light of clear air as a processor reckons with it.
 
-    aerosol: float
-    ozone_share: float
-    cos_sun: float
+    Parameters
+    ----------
+    sun_zenith_deg
+        0 to 90; None: `USUAL_SUN_DEG`.
+    aerosol
+        Optical thickness at 550 nm; None: `USUAL_AEROSOL`.
+
+    Returns
+    -------
+    gain, path : (4,) float64
+        Of red, green, blue, NIR: reflectance at the top of the atmosphere = path + gain x surface
+        reflectance.
+    """
+    sun = USUAL_SUN_DEG if sun_zenith_deg is None else min(sun_zenith_deg, LOWEST_SUN_DEG)
+    haze = USUAL_AEROSOL if aerosol is None else aerosol
+    airs = [clear_air(SENTINEL2[band], math.cos(math.radians(sun)), haze, 0.0) for band in BANDS]
+    ends = np.array([0.0, SURROUNDINGS])
+    path, over_ground = np.array([air.clear(ends) for air in airs]).T
+    return (over_ground - path) / SURROUNDINGS, path
 
 
-def surface_reflectance(
-    reflectance: NDArray[np.float32],
-    air: ClearAir,
-    optics: Mapping[str, Band],
-    bands: Sequence[str],
-) -> NDArray[np.float32]:
-    """Correct reflectance at the top of the atmosphere for clear air.
-
-    Aerosol is never so thick that the darkest pixel falls below 0: processors see that, and take
-    the air to be clearer.
+def at_top(
+    reflectance: Any, sun_zenith_deg: float | None = None, aerosol: float | None = None
+) -> Any:
+    """Bring surface reflectance to the top of the atmosphere.
 
     Parameters
     ----------
     reflectance
-        (rows, cols, bands) float32, 1.0 = 100 %; 0 in all bands where there is no data.
-    air
-        What the processor reckons with.
-    optics, bands
-        Of the instrument, and which of its bands these are, in order.
+        (rows, cols, 4), of numpy or dask: red, green, blue, NIR; 1.0 = 100 %. Pixels that are 0 in
+        all bands, or not a number, are no data, and stay so.
+    sun_zenith_deg, aerosol
+        As in `clear_sky`.
 
     Returns
     -------
-    (rows, cols, bands) float32, not below DARKEST, above 1 over bright cloud; 0 where there is no
-    data.
+    (rows, cols, 4) of the same kind and type.
     """
-    known = (reflectance > 0.0).any(axis=2)
-    surface = np.empty_like(reflectance)
-    for index, band in enumerate(bands):
-        clear = clear_air(optics[band], air.cos_sun, air.aerosol, 0.0, air.ozone_share)
-        seen = reflectance[..., index]
-        darkest = float(seen.min(where=known, initial=math.inf))
-        too_dark = max(clear.gas_above * clear.path_above - darkest, 0.0)
-        np.maximum(clear.corrected(seen + too_dark), DARKEST, out=surface[..., index])
-    surface[~known] = 0.0
-    return surface
+    gain, path = (part.astype(reflectance.dtype) for part in clear_sky(sun_zenith_deg, aerosol))
+    known = (reflectance != 0.0).any(axis=-1, keepdims=True)
+    return np.where(known, path + gain * reflectance, reflectance)

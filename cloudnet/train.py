@@ -33,7 +33,7 @@ from cloudnet.model import (
 from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
 from cloudnet.run import Run
-from cloudnet.spec import Spec
+from cloudnet.spec import LEVELS, Spec
 from cloudnet.split import Split, split_folds, split_once
 from cloudnet.tiles import round_up
 
@@ -80,7 +80,7 @@ class TrainConfig:
         Of split, weights, order and augmentation.
     deterministic
         Use only operations that give the same bits each time; slower.
-    name, version, threshold
+    name, version, threshold, levels
         Of the model, as its spec tells them.
     net, augmentation, mixture
         Shape of the net, how far tiles are changed, and what they are made of.
@@ -101,6 +101,7 @@ class TrainConfig:
     name: str = "cloudnet"
     version: str = "0"
     threshold: float = 0.5
+    levels: tuple[str, ...] = LEVELS
     net: UNetConfig = field(default=UNetConfig())
     augmentation: Augmentation = field(default=Augmentation())
     mixture: Mixture = field(default=Mixture())
@@ -124,7 +125,13 @@ class TrainConfig:
 
     def make_spec(self) -> Spec:
         """Return the spec of the net."""
-        return make_spec(self.net, name=self.name, version=self.version, threshold=self.threshold)
+        return make_spec(
+            self.net,
+            name=self.name,
+            version=self.version,
+            threshold=self.threshold,
+            levels=self.levels,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
@@ -321,7 +328,7 @@ def _train_run(
 def _fit(net: Network, split: Split, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first, reader = recorder.config, len(recorder.history), recorder.reader
-    checker = BlockReader(split.validation)
+    checker = BlockReader(split.validation, levels=config.levels)
     train_tiles = recorder.read_tiles(range(first, config.epochs))
     validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
     validation_tiles = (
@@ -480,7 +487,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.run = run
         self.config = config
         self.tiles = tiles
-        self.reader = BlockReader(tiles.scenes, CACHE_MB, tiles.mixture.corrected)
+        self.reader = BlockReader(tiles.scenes, CACHE_MB, config.levels)
         self.history = history
         self.steps = -(-tiles.count // config.batch)
         self._tell = on_progress

@@ -634,29 +634,6 @@ def make(
     return image, mask
 
 
-def test_a_share_of_the_blocks_is_shown_as_in_level_2a(sorts: list[LabelledScene]) -> None:
-    whole = Window(0, 0, 40, 30)
-    sharers = {share: BlockReader(sorts, corrected=share) for share in (0.0, 0.5, 1.0)}
-    change_of: dict[tuple[float, int], list[float]] = {}
-    for seed in range(12):
-        for kind in (REAL, COMPOSED, PASTED, SIMULATED):
-            plan = (0, kind, 1 if kind == PASTED else seed)
-            window = Window(3, 0, 30, 30) if kind == PASTED else whole
-            made = {share: reader.make(plan, (seed, 11), window)
-                    for share, reader in sharers.items()}  # fmt: skip
-            top, mask = made[0.0]
-            for share, (image, label) in made.items():
-                np.testing.assert_array_equal(label, mask)
-                np.testing.assert_array_equal((image > 0).any(axis=2), (top > 0).any(axis=2))
-                change = np.median((image - top)[..., 2][(top > 0).any(axis=2)])
-                change_of.setdefault((share, kind), []).append(float(change))
-            same = BlockReader(sorts, corrected=0.5).make(plan, (seed, 11), window)
-            np.testing.assert_array_equal(same[0], made[0.5][0])
-    for (share, kind), changes in change_of.items():
-        corrected = np.mean(np.array(changes) != 0.0)
-        assert abs(corrected - share) < 0.01 + 0.4 * (share == 0.5), (share, kind)
-
-
 def test_under_simulated_clouds_labels_of_the_scene_are_kept(sorts: list[LabelledScene]) -> None:
     whole = Window(0, 0, 40, 30)
     image, mask = BlockReader(sorts).read(0, whole, whole)

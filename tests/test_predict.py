@@ -139,6 +139,7 @@ def test_the_summary_tells_the_share_and_what_it_rests_on(
         "buffer_m": 0.0,
         "like": None,
         "level": None,
+        "level_seen": None,
         "model": {**model.spec.to_dict(), "sha256": model.sha256},
         "cloudnet": __version__,
     }

@@ -142,7 +142,6 @@ def test_a_band_is_the_same_whatever_its_place() -> None:
         lambda: simulate_scene(0, (5, 5), cloud="smoke"),
         lambda: simulate_scene(0, (5, 5), bands=("B04", "B04")),
         lambda: simulate_scene(0, (5, 5), bands=("red",)),
-        lambda: simulate_scene(0, (5, 5), level="L3"),
         lambda: compose_clouds(np.zeros((4, 4)), np.random.default_rng(0)),
         lambda: compose_clouds(np.zeros((4, 4, 3)), np.random.default_rng(0)),
     ],

@@ -28,7 +28,6 @@ from cloudnet.simulated_set import (
     write_dataset,
 )
 from cloudnet.spec import BANDS, CATALOGUE_BANDS, CLEAR, CLOUD, NO_DATA
-from cloudnet.tiles import Window
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -95,22 +94,6 @@ def test_a_set_is_clear_mixed_and_overcast_in_equal_parts(
     assert len({path.stem.split("_")[3] for path in geotiffs[1]}) == len(GROUNDS)
     assert len({row["group"] for row in rows}) == len(rows) == len(GROUNDS)
     assert {row["labels"] for row in rows} == {"simulated"}
-
-
-def test_a_set_of_level_2a_has_the_same_clouds_and_less_blue(tmp_path: Path) -> None:
-    scenes = []
-    for level in ("L1C", "L2A"):
-        write_dataset(tmp_path / level, 6, 3, size=(48, 64), level=level)
-        scenes.append(open_dataset([tmp_path / level]).scenes)
-    whole = Window(0, 0, 48, 64)
-    for top, surface in zip(*scenes, strict=True):
-        np.testing.assert_array_equal(top.read_mask(whole), surface.read_mask(whole))
-        blueness = []
-        for labelled in (top, surface):
-            with labelled.open() as scene:
-                image, _ = scene.read()
-            blueness.append(np.median(image[..., 2] / image[..., 0]))
-        assert blueness[1] < blueness[0]
 
 
 def test_tiled_only_where_large(tmp_path: Path) -> None:

@@ -1,87 +1,279 @@
-"""Level-2A: clear ground comes out as it is, cloud as no air made it."""
+"""Level-2A: surface reflectance reaches a net of Level-1C as at the top of the atmosphere."""
 
 from __future__ import annotations
 
-import math
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloudnet.light import LANDSAT8, SENTINEL2, clear_air
-from cloudnet.simulate import simulate_scene
-from cloudnet.spec import BANDS, CATALOGUE_BANDS, DARKEST
-from cloudnet.surface import ClearAir, surface_reflectance
+from cloudnet.errors import SceneError
+from cloudnet.light import SENTINEL2, clear_air
+from cloudnet.runtime import CloudModel, load_model
+from cloudnet.scene import Reading, Scene, open_scene
+from cloudnet.spec import BANDS
+from cloudnet.surface import LOWEST_SUN_DEG, USUAL_SUN_DEG, at_top, clear_sky
+from tests.helpers import lopsided_scene, write_labelled_scene, write_scene_npy, write_scene_tif
+from tests.products import (
+    L1C_AFTER,
+    L2A_AFTER,
+    lopsided_numbers,
+    stac_item,
+    write_jp2,
+    write_loose,
+    write_safe,
+    write_stac,
+    zip_product,
+)
 
 RED, GREEN, BLUE, NIR = range(4)
-SIZE = (40, 50)
+SIDES = (20, 24)
+
+GRANULE_XML = """<?xml version="1.0"?>
+<n1:Level-2A_Tile_ID xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/S2_PDI.xsd">
+<n1:Geometric_Info><Tile_Angles>
+<Sun_Angles_Grid><Zenith><VALUES>31 32</VALUES></Zenith></Sun_Angles_Grid>
+<Mean_Sun_Angle><ZENITH_ANGLE unit="deg">{}</ZENITH_ANGLE></Mean_Sun_Angle>
+<Mean_Viewing_Incidence_Angle><ZENITH_ANGLE>7</ZENITH_ANGLE></Mean_Viewing_Incidence_Angle>
+</Tile_Angles></n1:Geometric_Info></n1:Level-2A_Tile_ID>
+"""
 
 
-def air(aerosol: float = 0.1, ozone_share: float = 1.0, sun_zenith_deg: float = 50.0) -> ClearAir:
-    """Air that a processor may reckon with."""
-    return ClearAir(aerosol, ozone_share, math.cos(math.radians(sun_zenith_deg)))
+@pytest.fixture(scope="module")
+def model() -> CloudModel:
+    """A shipped net that takes Level-1C alone."""
+    shipped = load_model("s2-rgbn")
+    spec = replace(shipped.spec, levels=("L1C",))
+    return CloudModel(shipped.path, spec, shipped._session, shipped.sha256)
 
 
-def corrected(reflectance: NDArray[np.float32], judged: ClearAir) -> NDArray[np.float32]:
-    """What becomes of Sentinel-2's four bands."""
-    return surface_reflectance(reflectance, judged, SENTINEL2, BANDS)
+def brought(reflectance: NDArray[np.float32], zenith_deg: float | None) -> NDArray[np.float32]:
+    gain, path = clear_sky(zenith_deg)
+    return np.asarray(path + gain * reflectance, np.float32)
+
+
+# Air
+
+
+def test_air_adds_light_in_the_blue_and_takes_some_away_the_more_the_lower_the_sun() -> None:
+    gain, path = clear_sky(30.0)
+    assert path[BLUE] > path[GREEN] > path[RED] > path[NIR] > 0.005
+    assert gain[BLUE] < gain[RED] < gain[NIR] < 1.0
+    assert 0.04 < path[BLUE] < 0.08, "what dark ground shows at the top of a clear atmosphere"
+    lower_gain, lower_path = clear_sky(70.0)
+    assert (lower_gain < gain).all() and (lower_path > path).all()
+    for told, same in ((None, USUAL_SUN_DEG), (89.0, LOWEST_SUN_DEG)):
+        for found, wanted in zip(clear_sky(told), clear_sky(same), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_ground_as_bright_as_its_surroundings_is_brought_back_exactly() -> None:
+    gain, path = clear_sky(40.0, 0.3)
+    for index, band in enumerate(BANDS):
+        air = clear_air(SENTINEL2[band], np.cos(np.radians(40.0)), 0.3, 0.0)
+        assert path[index] + gain[index] * 0.15 == pytest.approx(air.clear(np.array([0.15]))[0])
+
+
+def test_an_array_keeps_its_type_and_what_has_no_data() -> None:
+    surface = lopsided_scene(*SIDES)
+    surface[:3] = 0.0
+    surface[5, 6, 1] = np.nan
+    surface[7, 7] = (0.0, 0.0, 0.0, 0.2)
+    found = at_top(surface, 35.0)
+    assert found.dtype == np.float32
+    assert not found[:3].any()
+    assert np.isnan(found[5, 6, 1])
+    np.testing.assert_allclose(found[7, 7], brought(surface[7, 7], 35.0), rtol=1e-6)
+    np.testing.assert_allclose(found[8:], brought(surface[8:], 35.0), rtol=1e-6)
+
+
+def test_a_lazy_array_stays_lazy() -> None:
+    dask_array = pytest.importorskip("dask.array", reason="the xarray extra is not installed")
+    surface = lopsided_scene(*SIDES)
+    lazy = at_top(dask_array.from_array(surface, chunks=(8, 8, 4)), 35.0)
+    assert lazy.chunks is not None
+    np.testing.assert_array_equal(lazy.compute(), at_top(surface, 35.0))
+
+
+# Scenes
 
 
 @pytest.mark.parametrize(
-    ("optics", "bands"),
-    [(SENTINEL2, CATALOGUE_BANDS[:9]), (LANDSAT8, ("B04", "B03", "B02", "B8A"))],
+    ("name", "level"),
+    [
+        ("S2A_MSIL2A_20230607T100601_N0509_R022_T33UUP", "L2A"),
+        ("S2B_MSIL1C_20230607T100601_N0509_R022_T33UUP", "L1C"),
+        ("alberta_20190522_l2a", "L2A"),
+        ("l2a-crop", "L2A"),
+        ("T33UUP.L1C", "L1C"),
+        ("T33UUP", None),
+        ("XL2A", None),
+        ("L2AB", None),
+        ("both_L1C_L2A", None),
+    ],
 )
-def test_clear_ground_seen_through_the_air_that_was_judged_comes_out_as_it_is(
-    optics: dict[str, object], bands: tuple[str, ...]
+def test_a_file_s_name_tells_its_level(tmp_path: Path, name: str, level: str | None) -> None:
+    with open_scene(write_scene_npy(tmp_path / f"{name}.npy", lopsided_scene(*SIDES))) as scene:
+        assert scene.level == level
+    with open_scene(tmp_path / f"{name}.npy", Reading(level="L2A")) as scene:
+        assert scene.level == "L2A", "who reads it knows better"
+
+
+def test_a_level_that_is_none_is_refused() -> None:
+    with pytest.raises(SceneError, match="--level is L1C or L2A, not L3"):
+        Reading(level="L3")
+
+
+def seen(model: CloudModel, scene: Scene) -> NDArray[np.float32]:
+    """The reflectance that a net is given of a scene of one tile."""
+    with closing(model.stream(scene, (scene.rows, scene.cols))) as tiles:
+        ((_, _, reflectance),) = list(tiles)
+    return reflectance
+
+
+def test_a_net_of_level_1c_sees_level_2a_from_the_top(tmp_path: Path, model: CloudModel) -> None:
+    surface = lopsided_scene(64, 80)
+    path = write_scene_tif(tmp_path / "a_l2a.tif", np.rint(surface * 1e4).astype(np.uint16))
+    both = CloudModel(model.path, replace(model.spec, levels=("L1C", "L2A")), model._session, "")
+    with open_scene(path) as scene:
+        plain, _ = scene.read()
+        np.testing.assert_allclose(seen(model, scene), brought(plain, None), atol=2e-6)
+        np.testing.assert_array_equal(seen(both, scene), plain)
+        np.testing.assert_array_equal(scene.read()[0], plain, "the scene itself stays as it is")
+        assert scene.for_levels(("L1C",)).level == "L1C"
+        with closing(model.stream(scene, (64, 80))) as tiles:
+            ((_, probability, _),) = list(tiles)
+        np.testing.assert_allclose(probability, model.predict(at_top(plain)), atol=1e-5)
+    other = path.rename(tmp_path / "a.tif")
+    with open_scene(other) as scene:
+        np.testing.assert_array_equal(seen(model, scene), plain)
+    with open_scene(other, Reading(level="L2A")) as scene:
+        np.testing.assert_allclose(seen(model, scene), brought(plain, None), atol=2e-6)
+
+
+def test_pixels_without_data_have_none_from_the_top_either(
+    tmp_path: Path, model: CloudModel
 ) -> None:
-    ground = np.random.default_rng(3).uniform(0.01, 0.9, (*SIZE, len(bands))).astype(np.float32)
-    judged = air(aerosol=0.17, ozone_share=1.2, sun_zenith_deg=61.0)
-    seen = np.empty_like(ground)
-    for index, band in enumerate(bands):
-        clear = clear_air(optics[band], judged.cos_sun, 0.17, 0.0, 1.2)  # type: ignore[arg-type]
-        seen[..., index] = clear.clear(ground[..., index])
-    found = surface_reflectance(seen, judged, optics, bands)  # type: ignore[arg-type]
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, ground, atol=2e-5)
+    numbers = np.rint(lopsided_scene(64, 80) * 1e4).astype(np.uint16)
+    numbers[:10] = 0
+    with open_scene(write_scene_tif(tmp_path / "a_L2A.tif", numbers)) as scene:
+        assert not seen(model, scene)[:10].any()
+        with closing(model.stream(scene, (64, 80))) as tiles:
+            ((_, probability, _),) = list(tiles)
+    assert np.isnan(probability[:10]).all() and np.isfinite(probability[10:]).all()
 
 
-def test_what_has_no_data_has_none_afterwards() -> None:
-    reflectance = np.full((*SIZE, 4), 0.2, np.float32)
-    reflectance[:5] = 0.0
-    reflectance[7, 7] = (0.3, 0.0, 0.3, 0.3)  # a band at zero is a value
-    found = corrected(reflectance, air())
-    assert not found[:5].any()
-    assert (found[5:] >= np.float32(DARKEST)).all()
-    assert not corrected(np.zeros((3, 4, 4), np.float32), air()).any()
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_product_tells_where_the_sun_stood(
+    tmp_path: Path, model: CloudModel, zipped: bool
+) -> None:
+    product = write_safe(tmp_path, lopsided_numbers(*SIDES))
+    image = next(product.glob("GRANULE/*/IMG_DATA"))
+    (image.parent / "MTD_TL.xml").write_text(GRANULE_XML.format(32.5), encoding="utf-8")
+    path = zip_product(product, tmp_path / "a.zip") if zipped else product
+    with open_scene(path) as scene:
+        assert (scene.level, scene.sun_zenith_deg, scene.aerosol) == ("L2A", 32.5, None)
+        plain, _ = scene.read()
+        np.testing.assert_allclose(seen(model, scene), brought(plain, 32.5), atol=2e-6)
 
 
-def test_air_that_was_judged_too_hazy_makes_nothing_negative_nor_flat() -> None:
-    dark = np.linspace(0.03, 0.2, 40 * 50 * 4, dtype=np.float32).reshape(*SIZE, 4)
-    found = corrected(dark, air(aerosol=0.6))
-    assert found.min() == np.float32(DARKEST)
-    for band in range(4):
-        values = found[..., band].ravel()
-        assert (np.diff(values) > 0.0).all(), "dark ground keeps its detail"
+@pytest.mark.parametrize(("told", "aerosol"), [("0.31", 0.31), ("-1", None), ("much", None)])
+def test_a_product_tells_the_aerosol_it_was_corrected_for(
+    tmp_path: Path, model: CloudModel, told: str, aerosol: float | None
+) -> None:
+    product = write_safe(tmp_path, lopsided_numbers(*SIDES))
+    metadata = product / "MTD_MSIL2A.xml"
+    quality = f"<Image_Content_QI><GRANULE_MEAN_AOT>{told}</GRANULE_MEAN_AOT></Image_Content_QI>"
+    text = metadata.read_text(encoding="utf-8")
+    end = "</n1:Level-2A_User_Product>"
+    metadata.write_text(text.replace(end, quality + end), encoding="utf-8")
+    with open_scene(product) as scene:
+        assert scene.aerosol == aerosol
+        plain, _ = scene.read()
+        gain, path = clear_sky(None, aerosol)
+        np.testing.assert_allclose(seen(model, scene), path + gain * plain, atol=2e-6)
 
 
-def test_cloud_loses_blue_that_the_air_below_it_never_added() -> None:
-    scenes = {
-        level: simulate_scene(4, SIZE, ground="forest", cloud="stratus", cover=(0.95, 1.0),
-                              attempts=10, level=level)
-        for level in ("L1C", "L2A")
-    }  # fmt: skip
-    np.testing.assert_array_equal(scenes["L1C"].label, scenes["L2A"].label)
-    cloud = scenes["L1C"].label == 1
-    assert cloud.mean() > 0.5
-    top, surface = (np.median(scenes[level].reflectance[cloud], axis=0) for level in scenes)
-    assert surface[BLUE] / surface[RED] < 0.97 * top[BLUE] / top[RED]
+@pytest.mark.parametrize(
+    "content", [None, "<n1:cut", "<a/>", GRANULE_XML.format("nan"), GRANULE_XML.format(123)]
+)
+def test_a_product_that_does_not_tell_is_seen_under_a_usual_sun(
+    tmp_path: Path, model: CloudModel, content: str | None
+) -> None:
+    product = write_safe(tmp_path, lopsided_numbers(*SIDES), L2A_AFTER)
+    if content is not None:
+        granule = next(product.glob("GRANULE/*/IMG_DATA")).parent
+        (granule / "MTD_TL.xml").write_text(content, encoding="utf-8")
+    with open_scene(product) as scene:
+        assert scene.sun_zenith_deg is None
+        plain, _ = scene.read()
+        np.testing.assert_allclose(seen(model, scene), brought(plain, None), atol=2e-6)
 
 
-def test_a_clear_scene_of_level_2a_shows_its_ground() -> None:
-    top, surface = (
-        simulate_scene(8, SIZE, ground="forest", cloud="none", level=level).reflectance
-        for level in ("L1C", "L2A")
-    )
-    blue = [float(np.median(image[..., BLUE])) for image in (top, surface)]
-    assert blue[0] > 0.05 and blue[1] < 0.04, "leaves throw back some 2 % of blue light"
-    assert surface.min() >= np.float32(DARKEST)
+def test_level_1c_is_seen_as_it_is(tmp_path: Path, model: CloudModel) -> None:
+    with open_scene(write_safe(tmp_path, lopsided_numbers(*SIDES), L1C_AFTER)) as scene:
+        plain, _ = scene.read()
+        np.testing.assert_array_equal(seen(model, scene), plain)
+        assert scene.for_levels(("L2A",)) is scene, "nothing is made a surface"
+
+
+@pytest.mark.parametrize(
+    ("told", "zenith_deg"), [(57.5, 32.5), (None, None), ("high", None), (-3.0, None)]
+)
+def test_an_item_tells_where_the_sun_stood(
+    tmp_path: Path, told: object, zenith_deg: float | None
+) -> None:
+    hrefs = {}
+    for index, name in enumerate(("red", "green", "blue", "nir")):
+        write_jp2(tmp_path / f"{name}.jp2", lopsided_numbers(*SIDES)[..., index])
+        hrefs[name] = f"{name}.jp2"
+    item = stac_item(hrefs, {"scale": 1e-4, "offset": 0.0, "nodata": 0})
+    item["properties"] |= {} if told is None else {"view:sun_elevation": told}
+    with open_scene(write_stac(tmp_path / "item.json", item)) as scene:
+        assert (scene.level, scene.sun_zenith_deg) == ("L2A", zenith_deg)
+
+
+def test_loose_bands_named_by_their_resolution_are_level_2a(tmp_path: Path) -> None:
+    numbers = lopsided_numbers(*SIDES)
+    for folder, pattern, level in (
+        ("fine", "T33UUP_2023_{}_10m.jp2", "L2A"),
+        ("plain", "T33UUP_2023_{}.jp2", None),
+    ):
+        write_loose(tmp_path / folder, numbers, pattern)
+        with open_scene(tmp_path / folder, Reading(scale=1e-4)) as scene:
+            assert scene.level == level
+
+
+def test_a_data_array_of_level_2a_is_predicted_from_the_top(
+    tmp_path: Path, model: CloudModel
+) -> None:
+    pytest.importorskip("xarray", reason="the xarray extra is not installed")
+    pytest.importorskip("dask.array", reason="the xarray extra is not installed")
+    from cloudnet.dataarray import open_dataarray, predict_dataarray
+
+    numbers = np.rint(lopsided_scene(64, 80) * 1e4).astype(np.uint16)
+    numbers[:10] = 0
+    array = open_dataarray(write_scene_tif(tmp_path / "a_L2A.tif", numbers))
+    wanted = model.predict(at_top(array.values))
+    np.testing.assert_allclose(predict_dataarray(array, model).values, wanted, atol=1e-6)
+    held = array.compute()
+    np.testing.assert_allclose(predict_dataarray(held, model).values, wanted, atol=1e-6)
+    del held.attrs["level"]
+    assert np.nanmax(np.abs(predict_dataarray(held, model).values - wanted)) > 1e-3
+
+
+def test_a_net_of_level_1c_learns_from_level_2a_as_it_will_see_it(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="the train extra is not installed")
+    from cloudnet.pipeline import BlockReader
+    from cloudnet.tiles import Window
+
+    surface = lopsided_scene(*SIDES)
+    scene = write_labelled_scene(tmp_path, "a_L2A", surface, np.zeros(SIDES, np.uint8))
+    whole = Window(0, 0, *SIDES)
+    for cache_mb in (0.0, 1.0):
+        image, _ = BlockReader([scene], cache_mb, ("L1C",)).read(0, whole, whole)
+        np.testing.assert_allclose(image, brought(surface, None), atol=2e-6)
+    np.testing.assert_array_equal(BlockReader([scene]).read(0, whole, whole)[0], surface)

@@ -100,6 +100,10 @@ def _scene_rows(path: str | Path, reading: Reading) -> list[tuple[str, str]]:
         rows = [("scene", f"{scene.name} ({path})")]
         if scene.level is not None:
             rows.append(("level", scene.level))
+        if scene.sun_zenith_deg is not None:
+            rows.append(("sun zenith", f"{scene.sun_zenith_deg:.1f} degrees"))
+        if scene.aerosol is not None:
+            rows.append(("aerosol", f"{scene.aerosol:.3f}"))
         if scene.baseline is not None:
             rows.append(("baseline", scene.baseline))
         return [

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from cloudnet.spec import LEVELS
+
 if TYPE_CHECKING:
     from cloudnet.compare import Comparison
     from cloudnet.runtime import CloudModel
@@ -30,7 +32,7 @@ BAR_STEPS = 1000
 INTERRUPTED = 130
 """Exit code of a command ended by Ctrl-C, as shells have it."""
 RESOLUTIONS = ("10", "20")
-READING_OPTIONS = ("bands", "scale", "offset", "nodata", "resolution")
+READING_OPTIONS = ("bands", "scale", "offset", "nodata", "resolution", "level")
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
@@ -102,6 +104,12 @@ def reading_options(command: Command) -> Command:
     result: Any = with_reading
     for option in (
         click.option(
+            "--level",
+            type=click.Choice(LEVELS),
+            help="L2A: surface reflectance, which is brought to the top of the atmosphere for nets "
+            "trained there; where file and name do not tell.",
+        ),
+        click.option(
             "--resolution",
             type=click.Choice(RESOLUTIONS),
             help="Metres of a pixel; 20 decodes files of 10 m at half their resolution.",
@@ -126,13 +134,14 @@ def make_reading(
     offset: float | None,
     nodata: float | None,
     resolution: str | None,
+    level: str | None,
 ) -> Reading:
     """Return the reading that the options ask for."""
     from cloudnet.scene import Reading
 
     names = tuple(bands.split(",")) if bands is not None else None
     resolution_m = int(resolution) if resolution is not None else None
-    return Reading(names, scale, offset, nodata, resolution_m)
+    return Reading(names, scale, offset, nodata, resolution_m, level)
 
 
 def model_option(command: Command) -> Command:

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from cloudnet.commands.options import FILE, overwrite_option
-from cloudnet.spec import LEVELS
 
 
 @click.command(short_help="Write a data set of simulated scenes.")
@@ -36,16 +35,9 @@ from cloudnet.spec import LEVELS
     show_default=True,
     help="GeoTIFF of 4 bands, or the catalogue's .npy of 13.",
 )
-@click.option(
-    "--level",
-    type=click.Choice(LEVELS),
-    default="L1C",
-    show_default=True,
-    help="At the top of the atmosphere, or corrected for clear air.",
-)
 @overwrite_option
 def simulate(
-    output: Path, scenes: int, seed: int, size_px: int, layout: str, level: str, overwrite: bool
+    output: Path, scenes: int, seed: int, size_px: int, layout: str, overwrite: bool
 ) -> None:
     """Write a data set of simulated scenes, clear to overcast, over many kinds of ground."""
     from cloudnet.dataset import SCENES_FILE
@@ -55,5 +47,5 @@ def simulate(
     refuse_existing([output / SCENES_FILE], overwrite)
     if overwrite:
         remove_simulated(output)
-    paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout, level=level)
+    paths = write_dataset(output, scenes, seed, size=(size_px, size_px), layout=layout)
     click.echo(f"{output}: {len(paths)} scene{'s' * (len(paths) > 1)}")
