@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from cloudnet.scene import open_scene
     from cloudnet.shipped import ShippedModel, shipped_models
     from cloudnet.spec import Spec
+    from cloudnet.surface import at_top
 
 _HOME = {
     "CloudModel": "cloudnet.runtime",
     "ShippedModel": "cloudnet.shipped",
     "Spec": "cloudnet.spec",
+    "at_top": "cloudnet.surface",
     "load_model": "cloudnet.runtime",
     "open_dataarray": "cloudnet.dataarray",
     "open_dataset": "cloudnet.dataset",
@@ -44,6 +46,7 @@ __all__ = [
     "ShippedModel",
     "Spec",
     "__version__",
+    "at_top",
     "load_model",
     "open_dataarray",
     "open_dataset",

@@ -21,7 +21,7 @@ from cloudnet.files import quiet
 from cloudnet.npy import map_npy
 from cloudnet.reading import Reading, readable
 from cloudnet.scene import Scene, find_scene_files, open_scene
-from cloudnet.spec import CLEAR, CLOUD, NO_DATA
+from cloudnet.spec import CLEAR, CLOUD, LEVELS, NO_DATA
 from cloudnet.tiles import Window
 
 Mask: TypeAlias = NDArray[np.uint8]
@@ -30,7 +30,7 @@ SCENE_FOLDERS = ("subscenes", "scenes")
 MASK_FOLDER = "masks"
 
 SCENES_FILE = "scenes.csv"
-"""A row a scene: its place, its kind of label, its kind of ground."""
+"""A row a scene: its place, its kind of label, its kind of ground, its level."""
 
 TAGS_FILE = "classification_tags.csv"
 """Of the Sentinel-2 Cloud Mask Catalogue, beside its scenes: a row a scene, tags of 0 and 1."""
@@ -159,9 +159,9 @@ def open_dataset(
     ----------
     folders
         Each holds `subscenes/` (the catalogue's layout) or `scenes/`, and `masks/` with files of
-        the same names. A `scenes.csv` with columns `scene`, `group`, `labels` and `ground` is read
-        where it is, and so is the catalogue's `classification_tags.csv`, whose scenes were labelled
-        by humans.
+        the same names. A `scenes.csv` with columns `scene`, `group`, `labels`, `ground` and `level`
+        ("L1C", "L2A") is read where it is, and so is the catalogue's `classification_tags.csv`,
+        whose scenes were labelled by humans.
     reading
         What the scenes' files do not tell of their bands and units.
     skip_bad
@@ -338,6 +338,13 @@ def _pair(
         if len(files) > 1:
             raise DatasetError(f"{files[0]} and {files[1].name} bear one name; remove one of them")
     path = scene_files[0]
+    if (level := (row.get("level") or "").strip()) and reading.level is None:
+        if level not in LEVELS:
+            raise DatasetError(
+                f"{path.parent.parent / SCENES_FILE} says level {level} of {path.stem}; it is "
+                f"{' or '.join(LEVELS)}, or empty"
+            )
+        reading = replace(reading, level=level)
     if not mask_files:
         raise DatasetError(f"{path} has no mask of the same name in {MASK_FOLDER}/")
     mask_path = mask_files[0]

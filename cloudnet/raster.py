@@ -21,10 +21,15 @@ from cloudnet.files import quiet
 from cloudnet.georeference import FILE_ITSELF, overview_level
 from cloudnet.reading import Reading, readable
 from cloudnet.scene import Scene
+from cloudnet.spec import LEVELS
 from cloudnet.tiles import Window
 
 IMAGES = ("GTiff", "JP2", "JPEG2000")
 """GDAL's drivers of files that hold all their pixels; JPEG 2000 has several, JP2OpenJPEG first."""
+
+
+TOLD_LEVELS = {f"Level-{level[1:]}": level for level in LEVELS} | {level: level for level in LEVELS}
+"""By what GDAL's driver of Sentinel-2 products, and our own layers, call them in a file's tags."""
 
 
 class RasterScene(Scene):
@@ -60,6 +65,7 @@ class RasterScene(Scene):
         self.crs = source.crs
         placed = source.crs is not None or not source.transform.is_identity
         self.transform = self._file.transform if placed else None
+        self.level = TOLD_LEVELS.get(source.tags().get("PROCESSING_LEVEL", ""))
         names = [name or "" for name in source.descriptions]
         self.band_numbers = find_bands(self.path, names, source.count, reading.bands)
         chosen = [number - 1 for number in self.band_numbers]

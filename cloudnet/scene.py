@@ -67,8 +67,8 @@ class Scene(ABC):
     units_told
         True where scale and offset of every band come from the file.
     level, baseline
-        Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell. Of
-        any file whose name holds L1C or L2A, as in S2A_MSIL2A_…, the level.
+        Of a Sentinel-2 product, such as "L2A" and "05.09"; None where the file does not tell. Its
+        level a file also tells by a name that holds L1C or L2A, as S2A_MSIL2A_….
     sun_zenith_deg
         Of the sun, in the mean over the product; None where the file does not tell.
     aerosol

@@ -22,8 +22,8 @@ SURROUNDINGS = 0.15
 """Reflectance for which processors reckon the light on the ground."""
 
 USUAL_AEROSOL = 0.2
-"""Optical thickness of aerosol at 550 nm that processors are taken to have reckoned with where a scene
-does not tell: of a visibility of some 40 km, where Sen2Cor begins."""
+"""Optical thickness of aerosol at 550 nm that processors are taken to have reckoned with where a
+scene does not tell: of a visibility of some 40 km, where Sen2Cor begins."""
 
 USUAL_SUN_DEG = 50.0
 """Zenith angle of the sun where a scene does not tell."""

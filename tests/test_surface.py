@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
 
-from cloudnet.errors import SceneError
+from cloudnet.dataset import open_dataset
+from cloudnet.errors import DatasetError, SceneError
 from cloudnet.light import SENTINEL2, clear_air
 from cloudnet.runtime import CloudModel, load_model
 from cloudnet.scene import Reading, Scene, open_scene
@@ -120,6 +122,36 @@ def test_a_file_s_name_tells_its_level(tmp_path: Path, name: str, level: str | N
         assert scene.level == level
     with open_scene(tmp_path / f"{name}.npy", Reading(level="L2A")) as scene:
         assert scene.level == "L2A", "who reads it knows better"
+
+
+@pytest.mark.parametrize(
+    ("told", "level"), [("Level-2A", "L2A"), ("Level-1C", "L1C"), ("L2A", "L2A"), ("high", None)]
+)
+def test_a_file_made_of_a_product_tells_its_level(
+    tmp_path: Path, told: str, level: str | None
+) -> None:
+    path = write_scene_tif(tmp_path / "a.tif", lopsided_numbers(*SIDES))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(PROCESSING_LEVEL=told)
+    with open_scene(path) as scene:
+        assert scene.level == level
+
+
+def test_a_data_set_s_table_tells_the_level_of_its_scenes(tmp_path: Path) -> None:
+    for name in ("a", "b", "c_L2A"):
+        write_labelled_scene(tmp_path, name, lopsided_scene(*SIDES), np.zeros(SIDES, np.uint8))
+    table = tmp_path / "scenes.csv"
+    table.write_text("scene,level\na,L2A\nb,\nc_L2A,L1C\n", encoding="utf-8")
+
+    def levels(reading: Reading | None = None) -> list[str | None]:
+        scenes = open_dataset([tmp_path], reading).scenes
+        return [labelled.open().level for labelled in scenes]
+
+    assert levels() == ["L2A", None, "L1C"]
+    assert levels(Reading(level="L1C")) == ["L1C"] * 3
+    table.write_text("scene,level\na,L3\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"scenes\.csv says level L3 of a; it is L1C or L2A"):
+        levels()
 
 
 def test_a_level_that_is_none_is_refused() -> None:
