@@ -84,11 +84,12 @@ class Mixture:
 @dataclass(frozen=True)
 class SceneFacts:
     """What a scene shows: shares of cloud and of bright ground, each of the labelled pixels of its
-    kind, and of labelled pixels."""
+    kind, and of labelled pixels; its level, where it tells."""
 
     cloud_share: float
     labelled_share: float
     bright_share: float
+    level: str | None = None
 
     @property
     def bright(self) -> bool:
@@ -117,9 +118,10 @@ def _survey(labelled: LabelledScene) -> SceneFacts:
     middle = Window((labelled.rows - rows) // 2, (labelled.cols - cols) // 2, rows, cols)
     with labelled.open() as scene:
         reflectance, valid = scene.read(middle)
+        level = scene.level
     clear = valid & (labelled.read_mask(middle) == CLEAR)
     bright = float((reflectance[..., 2][clear] > BRIGHT_BLUE).mean()) if clear.any() else 0.0
-    return SceneFacts(counts.cloud_share, 1.0 - counts.unlabelled_share, bright)
+    return SceneFacts(counts.cloud_share, 1.0 - counts.unlabelled_share, bright, level)
 
 
 def scene_weights(

@@ -23,7 +23,8 @@ NPY_BANDS = {len(names): names for names in (CATALOGUE_BANDS, BANDS)}
 class NpyScene(Scene):
     """A numpy array (rows, cols, bands) on disk, mapped anew for each window.
 
-    Thirteen bands are those of the catalogue, four are red, green, blue, NIR.
+    Thirteen bands are those of the catalogue, of Level-1C (Level-2A has no B10), four are red,
+    green, blue, NIR.
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:
@@ -48,6 +49,7 @@ class NpyScene(Scene):
         names = NPY_BANDS.get(count, ())
         self.band_numbers = find_bands(path, names, count, reading.bands)
         self.band_names = tuple(names[number - 1] for number in self.band_numbers if names)
+        self.level = "L1C" if names == CATALOGUE_BANDS else None
         self._nodata = nodata_values([None] * len(BANDS), reading.nodata)
         self._set_scaling(reading, np.ones(len(BANDS)), np.zeros(len(BANDS)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -80,8 +80,11 @@ class TrainConfig:
         Of split, weights, order and augmentation.
     deterministic
         Use only operations that give the same bits each time; slower.
-    name, version, threshold, levels
+    name, version, threshold
         Of the model, as its spec tells them.
+    levels
+        Of products that the net is for, as its spec tells them; None: those that the training
+        scenes tell, and both where none does.
     net, augmentation, mixture
         Shape of the net, how far tiles are changed, and what they are made of.
     """
@@ -101,7 +104,7 @@ class TrainConfig:
     name: str = "cloudnet"
     version: str = "0"
     threshold: float = 0.5
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[str, ...] | None = None
     net: UNetConfig = field(default=UNetConfig())
     augmentation: Augmentation = field(default=Augmentation())
     mixture: Mixture = field(default=Mixture())
@@ -130,8 +133,15 @@ class TrainConfig:
             name=self.name,
             version=self.version,
             threshold=self.threshold,
-            levels=self.levels,
+            levels=self.levels or LEVELS,
         )
+
+    def for_scenes(self, facts: Iterable[SceneFacts]) -> TrainConfig:
+        """Return the same settings with levels that training scenes tell, where there are none."""
+        if self.levels is not None:
+            return self
+        told = {fact.level for fact in facts}
+        return replace(self, levels=tuple(level for level in LEVELS if level in told) or LEVELS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
@@ -296,6 +306,7 @@ def _train_run(
     on_progress: OnProgress,
 ) -> None:
     """Begin a run or go on with it; its lock is ours."""
+    config = config.for_scenes(facts[scene.scene_path] for scene in split.train)
     shares = {path: fact.cloud_share for path, fact in facts.items()}
     if resume:
         _check_same(run, config, split, shares)
@@ -328,7 +339,7 @@ def _train_run(
 def _fit(net: Network, split: Split, recorder: _Recorder) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first, reader = recorder.config, len(recorder.history), recorder.reader
-    checker = BlockReader(split.validation, levels=config.levels)
+    checker = BlockReader(split.validation, levels=config.levels or LEVELS)
     train_tiles = recorder.read_tiles(range(first, config.epochs))
     validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
     validation_tiles = (
@@ -487,7 +498,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.run = run
         self.config = config
         self.tiles = tiles
-        self.reader = BlockReader(tiles.scenes, CACHE_MB, config.levels)
+        self.reader = BlockReader(tiles.scenes, CACHE_MB, config.levels or LEVELS)
         self.history = history
         self.steps = -(-tiles.count // config.batch)
         self._tell = on_progress

@@ -565,6 +565,7 @@ def test_train_and_test_by_the_protocol(
     assert result.exit_code == 0, result.output
     assert "left out, as their places are tested on: scenes 1, places 1" in result.stderr
     assert f"test: {run / 'test.json'}" in result.stdout
+    assert json.loads((run / "spec.json").read_text(encoding="utf-8"))["levels"] == ["L1C"]
     assert sorted(path.name for path in run.glob("*.onnx")) == ["model.onnx"]
     check_split(run)
     check_scores(run, evaluate_alone(data, run))

@@ -37,7 +37,7 @@ from cloudnet.errors import (
     TrainingError,
 )
 from cloudnet.losses import CloudIoU
-from cloudnet.mixture import Mixture
+from cloudnet.mixture import Mixture, SceneFacts
 from cloudnet.model import (
     UNetConfig,
     load_net,
@@ -54,7 +54,7 @@ from cloudnet.pipeline import (
 from cloudnet.probe import read_probe_tiles
 from cloudnet.run import Run
 from cloudnet.scene import Reading
-from cloudnet.spec import Spec
+from cloudnet.spec import LEVELS, Spec
 from cloudnet.split import split_once
 from cloudnet.train import (
     LAST,
@@ -203,7 +203,7 @@ def test_a_run_holds_all_that_belongs_to_it(tiny_run: Path, dataset: DataSet) ->
     assert Spec.from_json(run.spec_file.read_text(), "spec.json") == spec
     assert read_keras_spec(run.model) == read_keras_spec(run.last) == spec
     config = run.read_config()
-    assert config["training"] == tiny_config().to_dict()
+    assert config["training"] == replace(tiny_config(), levels=LEVELS).to_dict()
     assert (config["train_scenes"], config["validation_scenes"]) == (4, 2)
     assert config["keras"] and config["tensorflow"]
     tiles = read_probe_tiles(run.probe_tiles_file)
@@ -498,7 +498,7 @@ def test_without_validation_all_scenes_are_trained_on(whole_run: Run, dataset: D
     assert [row["scene"] for row in table] == [scene.name for scene in dataset.scenes]
     config = whole_run.read_config()
     assert (config["train_scenes"], config["validation_scenes"]) == (len(dataset.scenes), 0)
-    assert config["training"] == tiny_config(**MIXED).to_dict()
+    assert config["training"] == replace(tiny_config(**MIXED), levels=LEVELS).to_dict()
     history = whole_run.read_history()
     assert [row["epoch"] for row in history] == [1, 2]
     for row in history:
@@ -533,6 +533,34 @@ def test_without_validation_a_run_does_not_go_on_with_one_and_the_other_way_roun
     shutil.copytree(whole_run.folder, tmp_path / "run")
     with pytest.raises(RunError, match=r"split\.csv"):
         train(dataset, tmp_path / "run", tiny_config(**MIXED), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "levels"),
+    [
+        ((None, None), ("L1C", "L2A")),
+        (("L1C", None), ("L1C",)),
+        (("L2A", "L2A"), ("L2A",)),
+        (("L2A", "L1C"), ("L1C", "L2A")),
+    ],
+)
+def test_a_net_is_for_the_levels_that_its_training_scenes_tell(
+    told: tuple[str | None, ...], levels: tuple[str, ...]
+) -> None:
+    facts = [SceneFacts(0.1, 1.0, 0.0, level) for level in told]
+    assert tiny_config().for_scenes(facts).make_spec().levels == levels
+    settled = tiny_config(levels=("L1C",))
+    assert settled.for_scenes(facts) == settled
+
+
+def test_a_run_keeps_the_levels_of_its_scenes(dataset: DataSet, tmp_path: Path) -> None:
+    scenes = tuple(replace(scene, reading=Reading(level="L1C")) for scene in dataset.scenes)
+    data = replace(dataset, scenes=scenes)
+    config = tiny_config(**QUICK, epochs=1)
+    run = train(data, tmp_path / "run", config)
+    assert read_keras_spec(run.model).levels == ("L1C",)
+    train(data, tmp_path / "run", replace(config, epochs=2), resume=True)
+    assert read_keras_spec(run.last).levels == ("L1C",)
 
 
 def test_a_model_tells_its_name_version_and_threshold(dataset: DataSet, tmp_path: Path) -> None:
