@@ -32,13 +32,25 @@ from cloudnet.refine import Refinement, refine_mask
 from cloudnet.regrid import regrid
 from cloudnet.runtime import CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene
-from cloudnet.spec import CLOUD, NO_DATA
+from cloudnet.spec import BANDS, CLOUD, NO_DATA
 from cloudnet.stac_item import TITLES, footprint, make_item
 
 GDAL_CACHE_MB = 64
 """GDAL keeps decoded blocks up to this size; its own default, 5 % of the memory, is not bounded."""
 
 NO_REFINEMENT = Refinement()
+
+BLUE = BANDS.index("B02")
+
+DARKEST_AIR = 0.03
+"""Blue reflectance of black ground at the top of the atmosphere: 0.05 at the sea, and this on a
+plateau of 4,500 m, where the air is little more than half."""
+
+DARK_SHARE = 0.01
+"""Share of pixels darker than that from which a scene looks corrected for the air."""
+
+LOOKED_AT = 8
+"""One in so many rows and columns is looked at for it."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +125,15 @@ class Prediction:
         Share of cloud among the valid pixels; None where none is valid.
     valid_share
         Share of pixels with data.
+    looks_corrected
+        True where the scene does not tell its level and looks like Level-2A, while the model is for
+        Level-1C.
     """
 
     outputs: Outputs
     cloud_share: float | None
     valid_share: float
+    looks_corrected: bool = False
 
 
 def predict_scene(
@@ -177,7 +193,7 @@ def predict_scene(
                 }
                 scratch = unpublished.enter_context(scratch_folder(outputs.mask))
                 summary = job.run(scratch, files, wanted, on_progress or (lambda _: None))
-    return Prediction(outputs, summary["cloud_share"], summary["valid_share"])
+    return Prediction(outputs, summary["cloud_share"], summary["valid_share"], job.looks_corrected)
 
 
 def check_shared(scenes: Sized, options: PredictOptions) -> None:
@@ -222,6 +238,7 @@ class SceneJob:
         if options.vector:
             check_vector(Outputs(Path(), scene.name).vector(options.vector), self.grid, name)
         self.acquired = _acquired(scene, options, self.grid) if options.stac else None
+        self._seen = self._dark = 0
 
     def run(
         self,
@@ -263,6 +280,13 @@ class SceneJob:
             item = make_item(self.scene.name, self.grid, self.acquired, parts, summary, home)
             write_summary(files["stac item"], item)
         return summary
+
+    @property
+    def looks_corrected(self) -> bool:
+        """True where the scene, which has run and does not tell its level, looks like Level-2A,
+        and the model is for Level-1C: some of it is darker in the blue than clear air."""
+        told = self.scene.level is not None or "L2A" in self.model.spec.levels
+        return not told and self._dark > DARK_SHARE * self._seen
 
     @property
     def threshold(self) -> float:
@@ -309,6 +333,10 @@ class SceneJob:
                     layers[PROBABILITY].write(window, to_percent(probability))
                 if options.quicklook:
                     picture.add(window, reflectance, mask)
+                some = (slice(None, None, LOOKED_AT),) * 2
+                known = mask[some] != NO_DATA
+                self._seen += int(known.sum())
+                self._dark += int((known & (reflectance[some][..., BLUE] < DARKEST_AIR)).sum())
                 done += mask.size
                 on_progress(done / (scene.rows * scene.cols))
         return paths

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from cloudnet.commands import main
 from cloudnet.dataset import open_dataset
 from cloudnet.errors import DatasetError, SceneError
 from cloudnet.light import SENTINEL2, clear_air
@@ -101,6 +103,23 @@ def test_a_lazy_array_stays_lazy() -> None:
 
 
 # Scenes
+
+
+def test_a_scene_darker_than_the_air_is_told_of(tmp_path: Path) -> None:
+    scene = np.full((64, 64, 4), (0.05, 0.06, 0.07, 0.3), np.float32)
+    scene[:8, :, 2] = 0.02
+    path = write_scene_tif(tmp_path / "a.tif", np.rint(scene * 1e4).astype(np.uint16))
+    command = ["predict", str(path), "-o", str(tmp_path / "out")]
+    note = "Note: " + str(path) + " looks like Level-2A"
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0 and note in result.stderr, result.output
+    for level in ("L1C", "L2A"):
+        result = CliRunner().invoke(main, [*command, "--overwrite", "--level", level])
+        assert result.exit_code == 0 and "Note:" not in result.stderr, result.output
+    scene[:8, :, 2] = 0.06
+    write_scene_tif(path, np.rint(scene * 1e4).astype(np.uint16))
+    result = CliRunner().invoke(main, [*command, "--overwrite"])
+    assert result.exit_code == 0 and "Note:" not in result.stderr, result.output
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,12 @@ def predict(
                 on_progress=advance,
             )
         click.echo(told(prediction.outputs.mask, prediction.cloud_share))
+        if prediction.looks_corrected:
+            click.echo(
+                f"Note: {scene} looks like Level-2A, darker in the blue than clear air, and does "
+                "not say so; if it is, give --level L2A (else --level L1C)",
+                err=True,
+            )
 
 
 def stdin_lines() -> Iterable[str]:
