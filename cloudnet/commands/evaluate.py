@@ -30,7 +30,15 @@ SECTIONS = {
     "What is scored": ("model", "predictions", "folds", "threshold", "fit_threshold", "atol"),
     "What is shown": ("scenes", "by", "intervals", "reliability", "as_json"),
     "What is written": ("csv_file", "worst", "overwrite"),
-    "How scenes are read": ("skip_bad", "bands", "scale", "offset", "nodata", "resolution", "level"),
+    "How scenes are read": (
+        "skip_bad",
+        "bands",
+        "scale",
+        "offset",
+        "nodata",
+        "resolution",
+        "level",
+    ),
 }
 
 
