@@ -301,6 +301,7 @@ class Batch:
             cloudnet=__version__,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             stamp=self._stamps.get(task.scene),
+            note=outcome.note,
         )
 
     def _give_up(self) -> None:

@@ -44,6 +44,9 @@ creep takes over from streams (Perron et al. 2008, doi:10.1029/2007JF000866)."""
 VALLEY_M = (300.0, 1000.0)
 """How far from a river its valley's sides begin to rise."""
 
+FLOODED_SHARE = 0.3
+"""Share of farmland some of which is under water, as paddies and wet meadows in winter are."""
+
 STEEP_LAND, STEEP_MOUNTAINS = 0.045, 0.1
 """Height of hills over their spacing, at most: median slopes of 19 to 26 degrees, and in mountains
 of 45 to 55."""
@@ -498,9 +501,6 @@ def _plateau(site: Site) -> Field:
     return surface
 
 
-FLOODED_SHARE = 0.3
-"""Share of farmland some of which is under water, as paddies and wet meadows in winter are."""
-
 BRIGHTEST_SLOPE = 1.25
 """Most that a slope throws back, of what falls on level ground: snow that faces a low sun passes
 1."""
@@ -530,9 +530,9 @@ def ground_reflectance(kind: str, site: Site) -> Field:
         course = site.line(site.draw(150.0, 500.0), site.draw(1200.0, 3000.0))
         site = replace(site, river_m=course)
     surface = _DRAWERS[kind](site)
+    if site.river_m is not None:
+        _river(site, surface, site.river_m)
     if kind in INLAND:
-        if site.river_m is not None:
-            _river(site, surface, site.river_m)
         for _ in range(int(site.rng.integers(0, 3))):
             _road(site, surface)
     return np.clip(surface, 0.0, BRIGHTEST_SLOPE, out=surface)

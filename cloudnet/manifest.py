@@ -49,6 +49,8 @@ class Record:
         When: ISO 8601, UTC.
     stamp
         Of the scene's files as they were read, as `task.scene_stamp` gives it.
+    note
+        As in `Prediction`.
     """
 
     scene: str
@@ -65,6 +67,7 @@ class Record:
     cloudnet: str
     finished: str
     stamp: str | None = None
+    note: str | None = None
 
     def to_line(self) -> str:
         """Return the record as JSON on one line, without its end."""

@@ -125,15 +125,14 @@ class Prediction:
         Share of cloud among the valid pixels; None where none is valid.
     valid_share
         Share of pixels with data.
-    looks_corrected
-        True where the scene does not tell its level and looks like Level-2A, while the model is for
-        Level-1C.
+    note
+        What is to be looked at, a sentence; None where there is nothing.
     """
 
     outputs: Outputs
     cloud_share: float | None
     valid_share: float
-    looks_corrected: bool = False
+    note: str | None = None
 
 
 def predict_scene(
@@ -193,7 +192,7 @@ def predict_scene(
                 }
                 scratch = unpublished.enter_context(scratch_folder(outputs.mask))
                 summary = job.run(scratch, files, wanted, on_progress or (lambda _: None))
-    return Prediction(outputs, summary["cloud_share"], summary["valid_share"], job.looks_corrected)
+    return Prediction(outputs, summary["cloud_share"], summary["valid_share"], job.note)
 
 
 def check_shared(scenes: Sized, options: PredictOptions) -> None:
@@ -238,7 +237,7 @@ class SceneJob:
         if options.vector:
             check_vector(Outputs(Path(), scene.name).vector(options.vector), self.grid, name)
         self.acquired = _acquired(scene, options, self.grid) if options.stac else None
-        self._seen = self._dark = 0
+        self._seen = self._dark = 0  # pixels of those looked at
 
     def run(
         self,
@@ -282,11 +281,16 @@ class SceneJob:
         return summary
 
     @property
-    def looks_corrected(self) -> bool:
-        """True where the scene, which has run and does not tell its level, looks like Level-2A,
-        and the model is for Level-1C: some of it is darker in the blue than clear air."""
+    def note(self) -> str | None:
+        """What is to be looked at once the job has run: that the scene, which does not tell its
+        level, looks like Level-2A, and the model is for Level-1C."""
         told = self.scene.level is not None or "L2A" in self.model.spec.levels
-        return not told and self._dark > DARK_SHARE * self._seen
+        if told or self._dark <= DARK_SHARE * self._seen:
+            return None
+        return (
+            f"{self.scene.path} looks like Level-2A, darker in the blue than clear air, and does "
+            "not say so; if it is, give --level L2A (else --level L1C)"
+        )
 
     @property
     def threshold(self) -> float:
@@ -333,10 +337,10 @@ class SceneJob:
                     layers[PROBABILITY].write(window, to_percent(probability))
                 if options.quicklook:
                     picture.add(window, reflectance, mask)
-                some = (slice(None, None, LOOKED_AT),) * 2
-                known = mask[some] != NO_DATA
-                self._seen += int(known.sum())
-                self._dark += int((known & (reflectance[some][..., BLUE] < DARKEST_AIR)).sum())
+                blue = reflectance[::LOOKED_AT, ::LOOKED_AT, BLUE]
+                blue = blue[mask[::LOOKED_AT, ::LOOKED_AT] != NO_DATA]
+                self._seen += blue.size
+                self._dark += int((blue < DARKEST_AIR).sum())
                 done += mask.size
                 on_progress(done / (scene.rows * scene.cols))
         return paths

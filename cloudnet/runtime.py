@@ -282,9 +282,9 @@ class CloudModel:
         ----------
         source
             A `scene.Scene`, whose numbers become reflectance tile by tile, of a level that the spec
-            names (see `Scene.for_levels`); or a function that gives
-            reflectance (rows, cols, 4) and validity (rows, cols) of a window of the scene,
-            reflectance finite everywhere and 0 where not valid.
+            names (see `Scene.for_levels`); or a function that gives reflectance (rows, cols, 4) and
+            validity (rows, cols) of a window of the scene, reflectance finite everywhere and 0
+            where not valid.
         size
             (rows, cols) of the scene.
         tile_px, exact

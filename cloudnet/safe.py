@@ -19,6 +19,7 @@ from cloudnet.xml_tree import parse_xml, texts
 MANIFEST = "manifest.safe"
 
 GRANULE_METADATA = re.compile(r"(^|/)(MTD_TL|S2._OPER_MTD_L.._TL_[^/]*)\.xml$")
+"""Of today, and of the first years."""
 
 
 def is_product(folder: Path) -> bool:

@@ -76,12 +76,15 @@ class Outcome:
         As in `Prediction`.
     error
         Why it failed, a sentence; None where it is done.
+    note
+        As in `Prediction`.
     """
 
     seconds: float = 0.0
     cloud_share: float | None = None
     valid_share: float | None = None
     error: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,4 +213,4 @@ def run_task(job: Job, model: CloudModel, task: Task) -> Outcome:
         sentence = f"{task.scene} fails in an unforeseen way ({cause}); please report it"
         return Outcome(time.perf_counter() - began, error=sentence)
     seconds = time.perf_counter() - began
-    return Outcome(seconds, prediction.cloud_share, prediction.valid_share)
+    return Outcome(seconds, prediction.cloud_share, prediction.valid_share, note=prediction.note)

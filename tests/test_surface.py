@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,13 @@ def test_a_scene_darker_than_the_air_is_told_of(tmp_path: Path) -> None:
     note = "Note: " + str(path) + " looks like Level-2A"
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0 and note in result.stderr, result.output
+    write_scene_tif(tmp_path / "b_L1C.tif", np.rint(scene * 1e4).astype(np.uint16))
+    many = ["predict", str(tmp_path / "*.tif"), "-o", str(tmp_path / "archive")]
+    result = CliRunner().invoke(main, many)
+    assert result.exit_code == 0 and result.stderr.count("Note:") == 1, result.output
+    assert note in result.stderr
+    records = (tmp_path / "archive" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["note"] is not None for line in records] == [True, False]
     for level in ("L1C", "L2A"):
         result = CliRunner().invoke(main, [*command, "--overwrite", "--level", level])
         assert result.exit_code == 0 and "Note:" not in result.stderr, result.output

@@ -114,12 +114,8 @@ def predict(
                 on_progress=advance,
             )
         click.echo(told(prediction.outputs.mask, prediction.cloud_share))
-        if prediction.looks_corrected:
-            click.echo(
-                f"Note: {scene} looks like Level-2A, darker in the blue than clear air, and does "
-                "not say so; if it is, give --level L2A (else --level L1C)",
-                err=True,
-            )
+        if prediction.note:
+            click.echo(f"Note: {prediction.note}", err=True)
 
 
 def stdin_lines() -> Iterable[str]:
@@ -151,6 +147,8 @@ def predict_many(batch: Batch, output: Path) -> None:
         advance(1)
         if record.state == DONE:
             say(told(Outputs(output, record.name).mask, record.cloud_share))
+            if record.note:
+                complain(f"Note: {record.note}")
         elif record.state == SKIPPED:
             say(f"{record.scene}: skipped, {record.error}")
         else:
