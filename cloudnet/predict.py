@@ -289,7 +289,8 @@ class SceneJob:
             return None
         return (
             f"{self.scene.path} looks like Level-2A, darker in the blue than clear air, and does "
-            "not say so; if it is, give --level L2A (else --level L1C)"
+            "not say so; if it is, predict it again with --level L2A --overwrite (--level L1C "
+            "silences this)"
         )
 
     @property

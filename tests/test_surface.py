@@ -121,7 +121,7 @@ def test_a_scene_darker_than_the_air_is_told_of(tmp_path: Path) -> None:
     assert note in result.stderr
     records = (tmp_path / "archive" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["note"] is not None for line in records] == [True, False]
-    for level in ("L1C", "L2A"):
+    for level in ("L1C", "L2A", "l2a"):
         result = CliRunner().invoke(main, [*command, "--overwrite", "--level", level])
         assert result.exit_code == 0 and "Note:" not in result.stderr, result.output
     scene[:8, :, 2] = 0.06

@@ -105,7 +105,7 @@ def reading_options(command: Command) -> Command:
     for option in (
         click.option(
             "--level",
-            type=click.Choice(LEVELS),
+            type=click.Choice(LEVELS, case_sensitive=False),
             help="L2A: surface reflectance, which is brought to the top of the atmosphere for nets "
             "trained there; where file and name do not tell.",
         ),
