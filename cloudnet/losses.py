@@ -9,16 +9,18 @@ from keras import ops
 
 Tensor: TypeAlias = Any
 
-TARGET_LABEL, TARGET_WEIGHT = 0, 1
-"""Channels of the target (batch, height, width, 2): cloud 0 or 1, and the pixel's weight."""
+TARGET_LABEL, TARGET_WEIGHT, TARGET_SOFT = 0, 1, 2
+"""Channels of the target (batch, height, width, 2 or 3): cloud 0 or 1, the pixel's weight, and,
+where there is an ensemble to learn from, the soft label, a probability of cloud."""
 
 
 @keras.saving.register_keras_serializable(package="cloudnet")
 class CloudLoss(keras.losses.Loss):  # type: ignore[misc]
     """Weighted binary cross-entropy plus soft Dice, each over the labelled pixels of the batch.
 
-    Dice (Milletari et al. 2016, V-Net) is taken over the whole batch at once: over single tiles it
-    would be undefined where there is no cloud.
+    Cross-entropy is taken against the soft label where there is one. Dice (Milletari et al. 2016,
+    V-Net) is taken over the whole batch at once: over single tiles it would be undefined where
+    there is no cloud.
 
     Parameters
     ----------
@@ -31,11 +33,12 @@ class CloudLoss(keras.losses.Loss):  # type: ignore[misc]
         self.dice_share = dice_share
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return the loss, a scalar, of target (b, h, w, 2) and probability (b, h, w, 1)."""
+        """Return the loss, a scalar, of target (b, h, w, 2 or 3) and probability (b, h, w, 1)."""
         label = y_true[..., TARGET_LABEL]
         weight = y_true[..., TARGET_WEIGHT]
         probability = ops.cast(y_pred[..., 0], "float32")
-        entropy = ops.binary_crossentropy(label, probability)
+        soft = y_true[..., TARGET_SOFT] if y_true.shape[-1] > TARGET_SOFT else label
+        entropy = ops.binary_crossentropy(soft, probability)
         cross_entropy = ops.sum(weight * entropy) / (ops.sum(weight) + keras.config.epsilon())
         overlap = ops.sum(weight * label * probability)
         total = ops.sum(weight * label) + ops.sum(weight * probability)
@@ -64,7 +67,7 @@ class CloudIoU(keras.metrics.Metric):  # type: ignore[misc]
         self.union = self.add_weight(name="union", initializer="zeros")
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
-        """Add a batch: target (b, h, w, 2) and probability (b, h, w, 1)."""
+        """Add a batch: target (b, h, w, 2 or 3) and probability (b, h, w, 1)."""
         known = ops.cast(y_true[..., TARGET_WEIGHT] > 0, "float32")
         truth = ops.cast(y_true[..., TARGET_LABEL] > 0.5, "float32")
         found = ops.cast(y_pred[..., 0] >= self.threshold, "float32")

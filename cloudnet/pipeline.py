@@ -39,6 +39,7 @@ from cloudnet.tiles import Window, grid, round_up
 Block: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint8]]
 Tensor: TypeAlias = Any
 TileData: TypeAlias = Any
+Soften: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 TARGETS = np.array([[value == CLOUD, value != NO_DATA] for value in range(256)], dtype=np.float32)
 """The target of each value of a mask: cloud, weight. One look-up is faster than two comparisons."""
@@ -332,6 +333,7 @@ def training_dataset(
     augmentation: Augmentation,
     batch: int,
     epochs: range,
+    soften: Soften | None = None,
 ) -> TileData:
     """Return batches of augmented training tiles, epoch after epoch.
 
@@ -347,11 +349,14 @@ def training_dataset(
         Tiles a step; an epoch's last step may have fewer.
     epochs
         Epochs to go through.
+    soften
+        Adds soft labels to a batch.
 
     Returns
     -------
     tf.data.Dataset of image (batch, tile_px, tile_px, 4) float32 and target
-    (batch, tile_px, tile_px, 2) float32: cloud, and weight 0 where unlabelled.
+    (batch, tile_px, tile_px, 2) float32: cloud, and weight 0 where unlabelled; or what `soften`
+    makes of it.
     """
     sizes = tf.constant([[scene.rows, scene.cols] for scene in tiles.scenes], dtype=tf.int32)
 
@@ -380,7 +385,10 @@ def training_dataset(
         plan, seeds = tf.ensure_shape(plan, [None, 3]), tf.ensure_shape(seeds, [None, 2])
         return _batches(tf.data.Dataset.from_tensor_slices((plan, seeds)), load, batch)
 
-    return _finish(tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch))
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+    if soften is not None:
+        batches = batches.map(soften, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _finish(batches)
 
 
 def validation_dataset(

@@ -69,6 +69,10 @@ class Run:
         """A few tiles of the validation scenes, which export compares with and ships."""
         return self.folder / "probe_tiles.npz"
 
+    def member(self, number: int) -> Run:
+        """Return the run of a net that this run's net learns from, from 1."""
+        return Run(self.folder / f"member{number}")
+
     @property
     def logs(self) -> Path:
         """TensorBoard's event files."""

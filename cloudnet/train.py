@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cloudnet.augment import Augmentation
 from cloudnet.dataset import DataSet, LabelledScene
+from cloudnet.ensemble import soft_targets
 from cloudnet.errors import ModelError, RunError, TrainingError, require
 from cloudnet.files import quiet, whole_file, writable_folder
 from cloudnet.lock import output_lock
@@ -30,7 +31,13 @@ from cloudnet.model import (
     make_spec,
     settle_normalisation,
 )
-from cloudnet.pipeline import BlockReader, TrainingTiles, training_dataset, validation_dataset
+from cloudnet.pipeline import (
+    BlockReader,
+    Soften,
+    TrainingTiles,
+    training_dataset,
+    validation_dataset,
+)
 from cloudnet.probe import PROBE_TILE_PX, cut_probe_tiles, write_probe_tiles
 from cloudnet.run import Run
 from cloudnet.spec import LEVELS, Spec
@@ -76,8 +83,13 @@ class TrainConfig:
         Which net is the run's model: "best" by validation, or "last", which takes no choice from
         the validation scenes, so that their scores stay honest; then patience does not count, and
         one more pass settles the normalisation (see `settle_normalisation`).
+    ensemble
+        Nets that are trained first, alike but for their seeds, and then teach the run's net; 0:
+        it learns from labels alone.
+    ensemble_share
+        How far it believes them: their share in the labels of the cross-entropy.
     seed
-        Of split, weights, order and augmentation.
+        Of split, weights, order and augmentation; see `seeds`.
     deterministic
         Use only operations that give the same bits each time; slower.
     name, version, threshold
@@ -99,6 +111,8 @@ class TrainConfig:
     dice_share: float = 0.3
     patience: int = 15
     keep: str = "best"
+    ensemble: int = 0
+    ensemble_share: float = 0.7
     seed: int = 0
     deterministic: bool = False
     name: str = "cloudnet"
@@ -123,6 +137,8 @@ class TrainConfig:
             raise ModelError("the weight decay is 0 or more, the share of Dice from 0 to 1")
         if self.keep not in (BEST, LAST):
             raise ModelError(f"a run keeps its {BEST} net or its {LAST}, not {self.keep!r}")
+        if self.ensemble < 0 or not 0 < self.ensemble_share <= 1:
+            raise ModelError("an ensemble has 0 nets or more, and a share above 0, at most 1")
         if not 0 <= self.seed < 2**32:
             raise ModelError(f"a seed is from 0 to {2**32 - 1}, not {self.seed}")
 
@@ -135,6 +151,15 @@ class TrainConfig:
             threshold=self.threshold,
             levels=self.levels or LEVELS,
         )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of weights, order and augmentation: of each member, and last of the run's own net.
+
+        Runs of other seeds share none of theirs.
+        """
+        nets = self.ensemble + 1
+        return tuple((self.seed * nets + number) % 2**32 for number in range(nets))
 
     def for_scenes(self, facts: Iterable[SceneFacts]) -> TrainConfig:
         """Return the same settings with levels that training scenes tell, where there are none."""
@@ -164,6 +189,8 @@ class Progress:
         Of the last epoch that ended; None before.
     epoch_ended
         True once an epoch.
+    member, members
+        Which net of an ensemble is trained, from 1, and of how many; 0 for the run's own net.
     """
 
     step: int
@@ -173,6 +200,8 @@ class Progress:
     loss: float
     validation_iou: float | None
     epoch_ended: bool = False
+    member: int = 0
+    members: int = 0
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -311,36 +340,70 @@ def _train_run(
     if resume:
         _check_same(run, config, split, shares)
     else:
-        _check_free(run)
+        _check_free(run, config.ensemble)
     # Told, and imported, before the first step: Ctrl-C in an import at an epoch's end may come out
     # as another error.
     for module in ("tensorboard", "matplotlib.backends.backend_agg"):
         require(module, "train")
-    _seed_everything(config)
     if not resume:
         _write_beginning(run, split, shares, config)
+    if not run.read_history():
+        _train_members(run, split, facts, config, resume, on_progress)
+    _seed_everything(config)
     tiles = TrainingTiles(
         split.train,
         config.tile_px,
         config.epoch_tiles,
-        config.seed,
+        config.seeds[-1],
         config.mixture,
         tuple(facts[scene.scene_path] for scene in split.train),
     )
     steps = -(-tiles.count // config.batch)
-    with quiet(NotGeoreferencedWarning), _strategy().scope():
+    strategy = _strategy()
+    with strategy.scope():
         net = _new_net(config, steps)
         history = _restore(run, net, steps) if resume else []
         recorder = _Recorder(run, config, tiles, history, on_progress)
-        if not recorder.finished:
-            _fit(net, split, recorder)
+    if recorder.finished:
+        return
+    soften = None
+    if config.ensemble:
+        members = [run.member(number).model for number in range(1, config.ensemble + 1)]
+        soften = soft_targets(members, config.ensemble_share)
+    with quiet(NotGeoreferencedWarning), strategy.scope():
+        _fit(net, split, recorder, soften)
 
 
-def _fit(net: Network, split: Split, recorder: _Recorder) -> None:
+def _train_members(
+    run: Run,
+    split: Split,
+    facts: dict[Path, SceneFacts],
+    config: TrainConfig,
+    resume: bool,
+    on_progress: OnProgress,
+) -> None:
+    """Train the nets that the run's net will learn from, or go on with them."""
+    for number, seed in enumerate(config.seeds[:-1], start=1):
+        member = run.member(number)
+
+        def tell(progress: Progress, number: int = number) -> None:
+            on_progress(replace(progress, member=number, members=config.ensemble))
+
+        train_split(
+            split,
+            facts,
+            member.folder,
+            replace(config, seed=seed, ensemble=0),
+            resume=resume and member.config_file.exists(),
+            on_progress=tell,
+        )
+
+
+def _fit(net: Network, split: Split, recorder: _Recorder, soften: Soften | None) -> None:
     """Run Keras's fit from the first epoch that is missing."""
     config, first, reader = recorder.config, len(recorder.history), recorder.reader
     checker = BlockReader(split.validation, levels=config.levels or LEVELS)
-    train_tiles = recorder.read_tiles(range(first, config.epochs))
+    train_tiles = recorder.read_tiles(range(first, config.epochs), soften)
     validation_px = round_up(max(config.tile_px, VALIDATION_TILE_PX), config.net.stride)
     validation_tiles = (
         validation_dataset(
@@ -366,10 +429,11 @@ def _fit(net: Network, split: Split, recorder: _Recorder) -> None:
         raise
 
 
-def _check_free(run: Run) -> None:
-    """Refuse a folder that holds a run already."""
-    if run.config_file.exists():
-        raise RunError(f"{run.folder} holds a run; give --resume, or another --out")
+def _check_free(run: Run, members: int = 0) -> None:
+    """Refuse a folder that holds a run already, or one of so many members."""
+    for one in (run, *map(run.member, range(1, members + 1))):
+        if one.config_file.exists():
+            raise RunError(f"{one.folder} holds a run; give --resume, or another --out")
     writable_folder(run.folder)
 
 
@@ -426,7 +490,7 @@ def _write_beginning(
 
 
 def _seed_everything(config: TrainConfig) -> None:
-    keras.utils.set_random_seed(config.seed)
+    keras.utils.set_random_seed(config.seeds[-1])
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
 
@@ -521,10 +585,12 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         stale = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
         return len(scores) >= self.config.epochs or stale >= self.config.patience
 
-    def read_tiles(self, epochs: range) -> Any:
+    def read_tiles(self, epochs: range, soften: Soften | None = None) -> Any:
         """Return batches of training tiles of some epochs."""
         config = self.config
-        return training_dataset(self.tiles, self.reader, config.augmentation, config.batch, epochs)
+        return training_dataset(
+            self.tiles, self.reader, config.augmentation, config.batch, epochs, soften
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._began = time.monotonic()

@@ -508,7 +508,7 @@ def test_a_recipe_is_trained_with_the_options_given_instead_of_its_own(
     from cloudnet.model import UNetConfig
     from cloudnet.recipe import RECIPES
 
-    small = replace(RECIPES["s2-rgbn"], net=UNetConfig((4, 6), blocks=1, stem=0))
+    small = replace(RECIPES["s2-rgbn"], ensemble=0, net=UNetConfig((4, 6), blocks=1, stem=0))
     monkeypatch.setattr("cloudnet.recipe.RECIPES", {"s2-rgbn": small})
     folder = tmp_path / "run"
     arguments: list[str | Path] = [
@@ -552,6 +552,7 @@ def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
 
     small = replace(
         RECIPES["s2-rgbn"],
+        ensemble=1,
         net=UNetConfig((4,), blocks=1, stem=0),
         epoch_tiles=16,
         batch=8,
@@ -566,7 +567,8 @@ def test_a_recipe_is_trained_on_all_scenes_and_goes_on(
         result = invoke(*arguments, "--epochs", str(epochs), *more)
         assert (result.exit_code, result.stderr) == (0, "")
         row = Run(tmp_path / "run").read_history()[-1]
-        told, last = result.stdout.splitlines()
+        *members, told, last = result.stdout.splitlines()
+        assert [line.split(":")[0] for line in members] == ["member 1/1, epoch 1/1"][: 2 - epochs]
         assert told == f"epoch {epochs}/{epochs}: loss {row['loss']:.3f}"
         assert last == (
             f"{tmp_path / 'run' / 'model.keras'}: loss {row['loss']:.3f} after epoch {epochs}, "

@@ -41,6 +41,15 @@ def test_the_loss_of_a_tile_by_hand(dice_share: float, wanted: float) -> None:
     assert loss(LABEL, WEIGHT, PROBABILITY, dice_share) == pytest.approx(wanted, abs=1e-5)
 
 
+def test_cross_entropy_is_taken_against_a_soft_label_and_dice_is_not() -> None:
+    hard = target(LABEL, WEIGHT)
+    soft = np.array([0.9, 0.2, 0.5, 1.0], dtype=np.float32).reshape(1, 2, -1, 1)
+    both = np.concatenate([hard, soft], axis=-1)
+    # -(.9 ln .8 + .1 ln .2 + .2 ln .3 + .8 ln .7 + .5 ln .6 + .5 ln .4) / 3
+    assert float(CloudLoss(0.0)(both, answer(PROBABILITY))) == pytest.approx(0.5338219, abs=1e-5)
+    assert float(CloudLoss(1.0)(both, answer(PROBABILITY))) == pytest.approx(DICE, abs=1e-5)
+
+
 def test_cross_entropy_is_weighted() -> None:
     # -(2 ln 0.8 + ln 0.7) / 3
     found = loss([1, 0, 1, 0], [2, 1, 0, 0], PROBABILITY, 0.0)

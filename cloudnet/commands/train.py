@@ -68,6 +68,13 @@ CLEAR_TO_END = "\x1b[K"
     help="Of split, weights, order and augmentation.",
 )
 @click.option(
+    "--ensemble",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Nets to train first, with other seeds, whose mean teaches the net.",
+)
+@click.option(
     "--recipe",
     type=click.Choice(("s2-rgbn",)),
     help="Settings of a shipped model; options that are given replace its own.",
@@ -236,6 +243,7 @@ def _describe(progress: Progress | None) -> str | None:
     if progress is None:
         return None
     iou = progress.validation_iou
-    return f"epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}" + (
+    net = f"member {progress.member}/{progress.members}, " if progress.member else ""
+    return f"{net}epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}" + (
         "" if iou is None or math.isnan(iou) else f", validation IoU {iou:.3f}"
     )
