@@ -11,7 +11,7 @@ from cloudnet.losses import TARGET_LABEL
 from cloudnet.model import load_net
 from cloudnet.pipeline import Soften, Tensor
 
-LEAST = 1e-4
+LEAST_PROBABILITY = 1e-4
 """Probabilities are kept so far from 0 and 1: no member outvotes the others by being sure."""
 
 
@@ -53,5 +53,7 @@ def soft_targets(members: Sequence[Path], share: float) -> Soften:
 
 
 def _logit(probability: Tensor) -> Tensor:
-    bounded = tf.clip_by_value(tf.cast(probability, tf.float32), LEAST, 1.0 - LEAST)
+    bounded = tf.clip_by_value(
+        tf.cast(probability, tf.float32), LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY
+    )
     return tf.math.log(bounded) - tf.math.log1p(-bounded)

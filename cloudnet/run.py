@@ -69,9 +69,9 @@ class Run:
         """A few tiles of the validation scenes, which export compares with and ships."""
         return self.folder / "probe_tiles.npz"
 
-    def member(self, number: int) -> Run:
-        """Return the run of a net that this run's net learns from, from 1."""
-        return Run(self.folder / f"member{number}")
+    def members(self, count: int) -> list[Run]:
+        """Return the runs of so many nets that this run's net learns from."""
+        return [Run(self.folder / f"member{number}") for number in range(1, count + 1)]
 
     @property
     def logs(self) -> Path:

@@ -340,7 +340,7 @@ def _train_run(
     if resume:
         _check_same(run, config, split, shares)
     else:
-        _check_free(run, config.ensemble)
+        _check_free(run, *run.members(config.ensemble))
     # Told, and imported, before the first step: Ctrl-C in an import at an epoch's end may come out
     # as another error.
     for module in ("tensorboard", "matplotlib.backends.backend_agg"):
@@ -368,8 +368,8 @@ def _train_run(
         return
     soften = None
     if config.ensemble:
-        members = [run.member(number).model for number in range(1, config.ensemble + 1)]
-        soften = soft_targets(members, config.ensemble_share)
+        members = run.members(config.ensemble)
+        soften = soft_targets([member.model for member in members], config.ensemble_share)
     with quiet(NotGeoreferencedWarning), strategy.scope():
         _fit(net, split, recorder, soften)
 
@@ -383,11 +383,11 @@ def _train_members(
     on_progress: OnProgress,
 ) -> None:
     """Train the nets that the run's net will learn from, or go on with them."""
-    for number, seed in enumerate(config.seeds[:-1], start=1):
-        member = run.member(number)
+    members = run.members(config.ensemble)
+    for number, (member, seed) in enumerate(zip(members, config.seeds), start=1):
 
         def tell(progress: Progress, number: int = number) -> None:
-            on_progress(replace(progress, member=number, members=config.ensemble))
+            on_progress(replace(progress, member=number, members=len(members)))
 
         train_split(
             split,
@@ -429,9 +429,9 @@ def _fit(net: Network, split: Split, recorder: _Recorder, soften: Soften | None)
         raise
 
 
-def _check_free(run: Run, members: int = 0) -> None:
-    """Refuse a folder that holds a run already, or one of so many members."""
-    for one in (run, *map(run.member, range(1, members + 1))):
+def _check_free(run: Run, *members: Run) -> None:
+    """Refuse a folder that holds a run already, or a member's."""
+    for one in (run, *members):
         if one.config_file.exists():
             raise RunError(f"{one.folder} holds a run; give --resume, or another --out")
     writable_folder(run.folder)
@@ -443,10 +443,12 @@ def _check_same(run: Run, config: TrainConfig, split: Split, shares: dict[Path, 
     begun, readings = stored.get("training"), stored.get("readings")
     if not isinstance(begun, dict) or readings is None:
         raise RunError(f"{run.config_file} is damaged; start a new run")
+    # A setting that is younger than the run was what it now is by default.
+    begun = {**TrainConfig().to_dict(), **begun}
     for key, value in config.to_dict().items():
-        if key not in ("epochs", "patience") and begun.get(key) != value:
+        if key not in ("epochs", "patience") and begun[key] != value:
             raise RunError(
-                f"{run.folder} was begun with {key} {begun.get(key)}, not {value}; "
+                f"{run.folder} was begun with {key} {begun[key]}, not {value}; "
                 "resume it with the settings it was begun with, or give another --out"
             )
     if not run.has_split(split, shares):

@@ -81,7 +81,7 @@ def test_a_file_that_is_no_net_is_refused(members: list[Path], tmp_path: Path) -
 def test_members_are_trained_first_with_seeds_of_their_own(
     taught_run: Run, dataset: DataSet
 ) -> None:
-    runs = [taught_run, taught_run.member(1), taught_run.member(2)]
+    runs = [taught_run, *taught_run.members(2)]
     assert [run.read_config()["training"]["seed"] for run in runs] == [0, 0, 1]
     assert [run.read_config()["training"]["ensemble"] for run in runs] == [2, 0, 0]
     assert len({run.split_file.read_text("utf-8") for run in runs}) == 1
@@ -139,21 +139,35 @@ def test_a_finished_run_needs_its_members_no_more(
     taught_run: Run, dataset: DataSet, tmp_path: Path
 ) -> None:
     run = Run(shutil.copytree(taught_run.folder, tmp_path / "run"))
-    for number in (1, 2):
-        shutil.rmtree(run.member(number).folder)
+    for member in run.members(2):
+        shutil.rmtree(member.folder)
     told: list[Progress] = []
     train(dataset, run.folder, tiny_config(**TAUGHT), resume=True, on_progress=told.append)
     assert told == []
-    assert not run.member(1).folder.exists()
+    assert not run.members(1)[0].folder.exists()
     longer = tiny_config(**TAUGHT, epochs=3, patience=9)
     with pytest.raises(ModelError, match=r"member1"):
         train(dataset, run.folder, longer, resume=True)
 
 
+def test_a_run_that_is_older_than_ensembles_goes_on(
+    dataset: DataSet, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    config = run.read_config()
+    for key in ("ensemble", "ensemble_share"):
+        del config["training"][key]
+    run.write_config(config)
+    with pytest.raises(RunError, match="was begun with ensemble 0, not 1"):
+        train(dataset, run.folder, tiny_config(ensemble=1), resume=True)
+    train(dataset, run.folder, tiny_config(), resume=True)
+    assert run.read_config()["training"]["ensemble"] == 0
+
+
 def test_a_member_in_the_way_is_found_before_anything_is_written(
     taught_run: Run, dataset: DataSet, tmp_path: Path
 ) -> None:
-    shutil.copytree(taught_run.member(2).folder, tmp_path / "run" / "member2")
+    shutil.copytree(taught_run.members(2)[1].folder, tmp_path / "run" / "member2")
     with pytest.raises(RunError, match="member2 holds a run"):
         train(dataset, tmp_path / "run", tiny_config(**TAUGHT))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["member2"]
@@ -162,7 +176,8 @@ def test_a_member_in_the_way_is_found_before_anything_is_written(
 def test_each_fold_has_members_that_saw_its_places_alone(dataset: DataSet, tmp_path: Path) -> None:
     config = tiny_config(**{**TAUGHT, "ensemble": 1}, epochs=1)
     for run in train_folds(dataset, tmp_path / "folds", config, 2):
-        assert run.member(1).split_file.read_bytes() == run.split_file.read_bytes()
+        (member,) = run.members(1)
+        assert member.split_file.read_bytes() == run.split_file.read_bytes()
 
 
 @pytest.mark.parametrize(
