@@ -72,6 +72,8 @@ SHAPES = {
 class CloudModel:
     """A net in onnxruntime with its spec. Made by `load_model`; safe to use from several threads.
 
+    It pickles as the name or path of its file: where it arrives, the same file has to be.
+
     Attributes
     ----------
     spec
@@ -87,6 +89,13 @@ class CloudModel:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._buffers = local()
+        self._loading: dict[str, Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loading is None:
+            raise TypeError("only a CloudModel that load_model made can be pickled")
+        source = self.path.stem if is_shipped(self.path) else str(self.path.absolute())
+        return _load_same, (source, self.sha256, self._loading)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -356,7 +365,19 @@ def load_model(
         raise ModelError(
             f"{path} is no ONNX file that runs here ({_first_line(error)}); {mend}"
         ) from error
-    return _with_spec(path, session, hashlib.sha256(content).hexdigest())
+    model = _with_spec(path, session, hashlib.sha256(content).hexdigest())
+    model._loading = {"threads": threads, "provider": provider}
+    return model
+
+
+def _load_same(source: str, sha256: str, loading: dict[str, Any]) -> CloudModel:
+    """Load what was pickled, and nothing else."""
+    model = load_model(source, **loading)
+    if model.sha256 != sha256:
+        raise ModelError(
+            f"{model.path} is not the model that was pickled; give every process the same file"
+        )
+    return model
 
 
 def _with_spec(path: Path, session: Any, sha256: str) -> CloudModel:

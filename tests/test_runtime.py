@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -382,6 +383,35 @@ def test_several_threads_may_share_a_model(model: CloudModel) -> None:
         for together in pool.map(work, range(2)):
             for found, expected in zip(together, alone):
                 np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_model_arrives_from_a_pickle_as_it_was(tiny_onnx: Path) -> None:
+    sent = load_model(tiny_onnx, threads=1)
+    arrived = pickle.loads(pickle.dumps(sent))
+    assert (arrived.path, arrived.sha256) == (tiny_onnx.absolute(), sent.sha256)
+    assert arrived._session.get_session_options().intra_op_num_threads == 1
+    np.testing.assert_array_equal(arrived.predict(scene_of(20, 30)), sent.predict(scene_of(20, 30)))
+
+
+def test_a_shipped_model_is_pickled_by_its_name() -> None:
+    pickled = pickle.dumps(load_model("s2-rgbn-int8"))
+    assert b"s2-rgbn-int8" in pickled and b".onnx" not in pickled  # paths differ between machines
+    assert pickle.loads(pickled).precision == "INT8"
+
+
+def test_a_pickle_does_not_become_another_model(tmp_path: Path, tiny_onnx: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    pickled = pickle.dumps(load_model(path))
+    write_graph(path)
+    with pytest.raises(ModelError, match="is not the model that was pickled") as caught:
+        pickle.loads(pickled)
+    assert_one_sentence(caught.value, path)
+
+
+def test_a_model_of_no_file_is_not_pickled(model: CloudModel) -> None:
+    with pytest.raises(TypeError, match="load_model"):
+        pickle.dumps(with_spec(model, threshold=0.4))
 
 
 def test_a_hand_off_of_single_tiles_is_refused_at_once(tmp_path: Path) -> None:
