@@ -69,10 +69,10 @@ def predict_dataarray(array: Any, model: CloudModel | None = None) -> Any:
     ----------
     array
         Dimensions y, x and band in any order; bands by the names of coordinate `band`, or four:
-        red, green, blue, NIR. NaN is no data. Backed by dask, the answer is lazy too, and is
-        computed by threads of this process: a net cannot be sent to another. With "L2A" in its
-        attribute `level`, as `open_dataarray` leaves it, it is surface reflectance, and is brought
-        to the top of the atmosphere for a net that was trained there.
+        red, green, blue, NIR. NaN is no data. Backed by dask, the answer is lazy too, and may
+        be computed by other processes. With "L2A" in its attribute `level`, as `open_dataarray`
+        leaves it, it is surface reflectance, and is brought to the top of the atmosphere for a net
+        that was trained there.
     model
         None: the default one.
 

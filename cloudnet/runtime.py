@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import local
 from typing import Any, TypeAlias
@@ -89,13 +89,13 @@ class CloudModel:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._buffers = local()
-        self._loading: dict[str, Any] | None = None
+        self._loading: tuple[int | None, str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._loading is None:
             raise TypeError("only a CloudModel that load_model made can be pickled")
         source = self.path.stem if is_shipped(self.path) else str(self.path.absolute())
-        return _load_same, (source, self.sha256, self._loading)
+        return _load_same, (source, self.sha256, *self._loading)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -366,13 +366,14 @@ def load_model(
             f"{path} is no ONNX file that runs here ({_first_line(error)}); {mend}"
         ) from error
     model = _with_spec(path, session, hashlib.sha256(content).hexdigest())
-    model._loading = {"threads": threads, "provider": provider}
+    model._loading = threads, provider
     return model
 
 
-def _load_same(source: str, sha256: str, loading: dict[str, Any]) -> CloudModel:
+@lru_cache(maxsize=2)  # dask sends it with each chunk
+def _load_same(source: str, sha256: str, threads: int | None, provider: str) -> CloudModel:
     """Load what was pickled, and nothing else."""
-    model = load_model(source, **loading)
+    model = load_model(source, threads=threads, provider=provider)
     if model.sha256 != sha256:
         raise ModelError(
             f"{model.path} is not the model that was pickled; give every process the same file"

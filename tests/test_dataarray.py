@@ -81,6 +81,13 @@ def test_a_lazy_array_is_predicted_lazily_and_alike(
     assert np.abs(probability.values - model.predict(values)).max() < 1e-3
 
 
+def test_a_lazy_array_is_predicted_by_other_processes(model: CloudModel) -> None:
+    values = noisy()
+    lazy = xarray.DataArray(values, dims=("y", "x", "band")).chunk({"y": 150})
+    probability = predict_dataarray(lazy, model).compute(scheduler="processes", num_workers=1)
+    np.testing.assert_allclose(probability.values, model.predict(values), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("sides", [(7, 9), (300, 9), (0, 9)])
 def test_a_lazy_array_below_the_halo_is_predicted(
     model: CloudModel, monkeypatch: pytest.MonkeyPatch, sides: tuple[int, int]
