@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,9 +51,6 @@ VALIDATION_TILE_PX = 256
 CACHE_MB = 184
 """Memory for small training scenes."""
 
-WIDER = 1.375
-"""Side of the wider tiles of an ensemble over that of the others; they have near twice the area."""
-
 BEST, LAST = "best", "last"
 """Which net of a run is its model."""
 
@@ -87,8 +84,8 @@ class TrainConfig:
         the validation scenes, so that their scores stay honest; then patience does not count, and
         one more pass settles the normalisation (see `settle_normalisation`).
     ensemble
-        Nets that are trained first and then teach the run's net, see `members`; 0: it learns from
-        labels alone.
+        Nets that are trained first, alike but for their seeds, and then teach the run's net; 0:
+        it learns from labels alone.
     ensemble_share
         How far it believes them: their share in the labels of the cross-entropy.
     seed
@@ -163,23 +160,6 @@ class TrainConfig:
         """
         nets = self.ensemble + 1
         return tuple((self.seed * nets + number) % 2**32 for number in range(nets))
-
-    @property
-    def members(self) -> tuple[TrainConfig, ...]:
-        """Settings of the nets of the ensemble: the run's own with other seeds, and in every second
-        one wider tiles, half as many, so that their errors have less in common."""
-        alike = [replace(self, ensemble=0, seed=seed) for seed in self.seeds[:-1]]
-        return tuple(
-            one._with_wider_tiles() if number % 2 else one for number, one in enumerate(alike)
-        )
-
-    def _with_wider_tiles(self) -> TrainConfig:
-        return replace(
-            self,
-            tile_px=round_up(ceil(WIDER * self.tile_px), self.net.stride),
-            batch=-(-self.batch // 2),
-            epoch_tiles=-(-self.epoch_tiles // 2),
-        )
 
     def for_scenes(self, facts: Iterable[SceneFacts]) -> TrainConfig:
         """Return the same settings with levels that training scenes tell, where there are none."""
@@ -404,7 +384,7 @@ def _train_members(
 ) -> None:
     """Train the nets that the run's net will learn from, or go on with them."""
     members = run.members(config.ensemble)
-    for number, (member, settings) in enumerate(zip(members, config.members), start=1):
+    for number, (member, seed) in enumerate(zip(members, config.seeds), start=1):
 
         def tell(progress: Progress, number: int = number) -> None:
             on_progress(replace(progress, member=number, members=len(members)))
@@ -413,7 +393,7 @@ def _train_members(
             split,
             facts,
             member.folder,
-            settings,
+            replace(config, seed=seed, ensemble=0),
             resume=resume and member.config_file.exists(),
             on_progress=tell,
         )

@@ -110,27 +110,6 @@ def test_runs_of_other_seeds_have_nets_of_other_seeds() -> None:
     assert max(TrainConfig(seed=2**32 - 1, ensemble=2).seeds) < 2**32
 
 
-def test_every_second_member_has_wider_tiles_and_as_many_steps() -> None:
-    config = TrainConfig(ensemble=3, tile_px=128, batch=16, epoch_tiles=3200, seed=2, epochs=5)
-    assert [(one.tile_px, one.batch, one.epoch_tiles) for one in config.members] == [
-        (128, 16, 3200),
-        (176, 8, 1600),
-        (128, 16, 3200),
-    ]
-    assert [one.seed for one in config.members] == list(config.seeds[:-1])
-    assert {(one.ensemble, one.epochs) for one in config.members} == {(0, 5)}
-    assert TrainConfig().members == ()
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3, 4])
-def test_the_least_tiles_and_batches_can_be_wider_too(levels: int) -> None:
-    net = UNetConfig((4,) * levels, blocks=1, stem=0)
-    config = TrainConfig(net=net, tile_px=net.stride, batch=1, epoch_tiles=1, ensemble=2)
-    wide = config.members[1]
-    assert wide.tile_px > config.tile_px and wide.tile_px % net.stride == 0
-    assert (wide.batch, wide.epoch_tiles) == (1, 1)
-
-
 @pytest.mark.parametrize(("member", "epoch"), [(1, 1), (2, 1), (2, 2), (0, 1)])
 def test_a_run_that_was_stopped_goes_on_with_the_member_or_net_it_was_at(
     taught_run: Run, dataset: DataSet, tmp_path: Path, member: int, epoch: int

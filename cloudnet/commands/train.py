@@ -72,8 +72,7 @@ CLEAR_TO_END = "\x1b[K"
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Nets to train first, with other seeds, every second one on wider tiles, whose mean "
-    "teaches the net.",
+    help="Nets to train first, with other seeds, whose mean teaches the net.",
 )
 @click.option(
     "--recipe",
