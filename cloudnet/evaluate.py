@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from cloudnet.confusion import Confusion
+from cloudnet.darkness import Darkness
 from cloudnet.dataset import (
     SLAB_ROWS,
     DataSet,
@@ -58,6 +59,10 @@ class Masks(Protocol):
     def threshold(self) -> float | None:
         """Probability from which a pixel is cloud; None where masks are all there is."""
 
+    @property
+    def belied(self) -> Collection[str]:
+        """Names of scenes that look like Level-2A, do not say so, and were taken as they are."""
+
     def fold_of(self, labelled: LabelledScene) -> int | None:
         """Return the number of the fold whose net is asked; None where there are no folds."""
 
@@ -82,6 +87,7 @@ class ModelMasks:
     """
 
     def __init__(self, model: CloudModel, threshold: float | None = None) -> None:
+        self.belied: set[str] = set()
         spec = model.spec if threshold is None else model.spec.with_threshold(threshold)
         self.model = f"{spec.name} {spec.version} ({model.path}, sha256 {model.sha256[:12]})"
         self.threshold = spec.threshold
@@ -97,9 +103,13 @@ class ModelMasks:
             labelled.open() as scene,
             closing(self._model.stream(scene, (scene.rows, scene.cols))) as tiles,
         ):
-            for window, probability, _ in tiles:
+            darkness = Darkness()
+            for window, probability, reflectance in tiles:
                 found = self._model.mask(probability, self.threshold)
+                darkness.add(reflectance, found != NO_DATA)
                 yield Part(window, labelled.read_mask(window), found, probability)
+            if darkness.belies(scene, self._model.spec.levels):
+                self.belied.add(labelled.name)
 
 
 class StoredMasks:
@@ -121,6 +131,7 @@ class StoredMasks:
     """
 
     threshold = None
+    belied = ()
 
     def __init__(self, dataset: DataSet, folder: str | Path) -> None:
         folder = Path(folder)

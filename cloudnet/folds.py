@@ -123,6 +123,11 @@ class FoldMasks:
         self.threshold = _common_threshold(folds) if threshold is None else threshold
         self.model = f"{len(folds)} folds in {folder}, each scene by the net that it was kept from"
 
+    @property
+    def belied(self) -> set[str]:
+        """As of `ModelMasks`."""
+        return {name for masks in self._masks.values() for name in masks.belied}
+
     def fold_of(self, labelled: LabelledScene) -> int | None:
         """Return the number of the fold on whose validation side a scene is."""
         return self._folds[labelled.name].number

@@ -14,6 +14,7 @@ import rasterio
 from cloudnet._version import __version__
 from cloudnet.cog import Counts, publish_layer
 from cloudnet.compare import Comparison, replay_probe
+from cloudnet.darkness import Darkness
 from cloudnet.errors import ModelError, OutputError
 from cloudnet.files import (
     refuse_existing,
@@ -32,25 +33,13 @@ from cloudnet.refine import Refinement, refine_mask
 from cloudnet.regrid import regrid
 from cloudnet.runtime import CloudModel, to_mask
 from cloudnet.scene import Reading, Scene, open_scene
-from cloudnet.spec import BANDS, CLOUD, NO_DATA
+from cloudnet.spec import CLOUD, NO_DATA
 from cloudnet.stac_item import TITLES, footprint, make_item
 
 GDAL_CACHE_MB = 64
 """GDAL keeps decoded blocks up to this size; its own default, 5 % of the memory, is not bounded."""
 
 NO_REFINEMENT = Refinement()
-
-BLUE = BANDS.index("B02")
-
-DARKEST_AIR = 0.03
-"""Blue reflectance of black ground at the top of the atmosphere: 0.05 at the sea, and this on a
-plateau of 4,500 m, where the air is little more than half."""
-
-DARK_SHARE = 0.01
-"""Share of pixels darker than that from which a scene looks corrected for the air."""
-
-LOOKED_AT = 8
-"""One in so many rows and columns is looked at for it."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +226,7 @@ class SceneJob:
         if options.vector:
             check_vector(Outputs(Path(), scene.name).vector(options.vector), self.grid, name)
         self.acquired = _acquired(scene, options, self.grid) if options.stac else None
-        self._seen = self._dark = 0  # pixels of those looked at
+        self._darkness = Darkness()
 
     def run(
         self,
@@ -284,8 +273,7 @@ class SceneJob:
     def note(self) -> str | None:
         """What is to be looked at once the job has run: that the scene, which does not tell its
         level, looks like Level-2A, and the model is for Level-1C."""
-        told = self.scene.level is not None or "L2A" in self.model.spec.levels
-        if told or self._dark <= DARK_SHARE * self._seen:
+        if not self._darkness.belies(self.scene, self.model.spec.levels):
             return None
         return (
             f"{self.scene.path} looks like Level-2A, darker in the blue than clear air, and does "
@@ -338,10 +326,7 @@ class SceneJob:
                     layers[PROBABILITY].write(window, to_percent(probability))
                 if options.quicklook:
                     picture.add(window, reflectance, mask)
-                blue = reflectance[::LOOKED_AT, ::LOOKED_AT, BLUE]
-                blue = blue[mask[::LOOKED_AT, ::LOOKED_AT] != NO_DATA]
-                self._seen += blue.size
-                self._dark += int((blue < DARKEST_AIR).sum())
+                self._darkness.add(reflectance, mask != NO_DATA)
                 done += mask.size
                 on_progress(done / (scene.rows * scene.cols))
         return paths

@@ -130,6 +130,26 @@ def test_a_scene_darker_than_the_air_is_told_of(tmp_path: Path) -> None:
     assert result.exit_code == 0 and "Note:" not in result.stderr, result.output
 
 
+def test_scenes_darker_than_the_air_are_told_of_where_they_are_scored(tmp_path: Path) -> None:
+    scene = np.full((64, 64, 4), (0.05, 0.06, 0.07, 0.3), np.float32)
+    labels = np.zeros((64, 64), np.uint8)
+    write_labelled_scene(tmp_path, "bright", scene, labels)
+    scene[:8, :, 2] = 0.02
+    for name in ("dark", "darker", "dark_L1C", "dark_L2A"):
+        write_labelled_scene(tmp_path, name, scene, labels)
+
+    def said(*options: str) -> str:
+        result = CliRunner().invoke(main, ["evaluate", str(tmp_path), *options])
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    assert "Note: dark and 1 more look like Level-2A" in said()
+    (tmp_path / "scenes.csv").write_text("scene,level\ndarker,L2A\n", encoding="utf-8")
+    assert "Note: dark looks like Level-2A" in said()
+    assert "Note:" not in said("--level", "L1C")
+    assert "Note:" not in said("--level", "L2A")
+
+
 @pytest.mark.parametrize(
     ("name", "level"),
     [

@@ -90,9 +90,20 @@ def evaluate(data: tuple[Path, ...], **settings: Any) -> None:
         evaluation = evaluate(dataset, masks, on_scene=lambda done, total: advance(done / total))
     if settings["fit_threshold"] is not None:
         evaluation = fit_thresholds(evaluation, settings["fit_threshold"])
+    if masks.belied:
+        click.echo(_level_note(sorted(masks.belied)), err=True)
     # Shown first: where the files cannot be written, the scores are not lost.
     click.echo(_shown(evaluation, settings))
     _write(dataset, masks, evaluation, settings)
+
+
+def _level_note(names: list[str]) -> str:
+    """Return what is to be said of scenes that look like Level-2A and were taken as they are."""
+    more = f" and {len(names) - 1} more look" if len(names) > 1 else " looks"
+    return (
+        f"Note: {names[0]}{more} like Level-2A, darker in the blue than clear air, without saying "
+        "so; if that is what it is, give --level L2A, or say it in the column level of scenes.csv"
+    )
 
 
 def _check_use(settings: dict[str, Any]) -> None:
