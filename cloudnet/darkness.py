@@ -36,8 +36,8 @@ class Darkness:
         self._seen += blue.size
         self._dark += int((blue < DARKEST_AIR).sum())
 
-    def belies(self, scene: Scene, levels: Collection[str]) -> bool:
-        """Tell whether a scene that does not tell its level, and was given as it is to a net for
-        some levels, looks like Level-2A, which is none of them."""
+    def shows_untold_l2a(self, scene: Scene, levels: Collection[str]) -> bool:
+        """Tell whether a scene looks like Level-2A but does not say so, so that it was given as it
+        is to a net for other levels."""
         told = scene.level is not None or "L2A" in levels
         return not told and self._dark > DARK_SHARE * self._seen

@@ -60,7 +60,7 @@ class Masks(Protocol):
         """Probability from which a pixel is cloud; None where masks are all there is."""
 
     @property
-    def belied(self) -> Collection[str]:
+    def untold_l2a(self) -> Collection[str]:
         """Names of scenes that look like Level-2A, do not say so, and were taken as they are."""
 
     def fold_of(self, labelled: LabelledScene) -> int | None:
@@ -87,7 +87,7 @@ class ModelMasks:
     """
 
     def __init__(self, model: CloudModel, threshold: float | None = None) -> None:
-        self.belied: set[str] = set()
+        self.untold_l2a: set[str] = set()
         spec = model.spec if threshold is None else model.spec.with_threshold(threshold)
         self.model = f"{spec.name} {spec.version} ({model.path}, sha256 {model.sha256[:12]})"
         self.threshold = spec.threshold
@@ -108,8 +108,8 @@ class ModelMasks:
                 found = self._model.mask(probability, self.threshold)
                 darkness.add(reflectance, found != NO_DATA)
                 yield Part(window, labelled.read_mask(window), found, probability)
-            if darkness.belies(scene, self._model.spec.levels):
-                self.belied.add(labelled.name)
+            if darkness.shows_untold_l2a(scene, self._model.spec.levels):
+                self.untold_l2a.add(labelled.name)
 
 
 class StoredMasks:
@@ -131,7 +131,7 @@ class StoredMasks:
     """
 
     threshold = None
-    belied = ()
+    untold_l2a = ()
 
     def __init__(self, dataset: DataSet, folder: str | Path) -> None:
         folder = Path(folder)

@@ -124,9 +124,9 @@ class FoldMasks:
         self.model = f"{len(folds)} folds in {folder}, each scene by the net that it was kept from"
 
     @property
-    def belied(self) -> set[str]:
+    def untold_l2a(self) -> set[str]:
         """As of `ModelMasks`."""
-        return {name for masks in self._masks.values() for name in masks.belied}
+        return {name for masks in self._masks.values() for name in masks.untold_l2a}
 
     def fold_of(self, labelled: LabelledScene) -> int | None:
         """Return the number of the fold on whose validation side a scene is."""

@@ -85,6 +85,9 @@ LANDSAT8: Mapping[str, Band] = {
 """The Operational Land Imager's blue, green, red and NIR by the names of Sentinel-2's nearest.
 Ozone takes more of its red, which shows on snow under a low sun; the lags are coarse."""
 
+LANDSAT8_BANDS = ("B04", "B03", "B02", "B8A")
+"""Its red, green, blue and NIR."""
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -17,7 +17,7 @@ from cloudnet.dataset import LabelledScene
 from cloudnet.errors import CloudnetError
 from cloudnet.fields import log_uniform
 from cloudnet.ground import GROUNDS
-from cloudnet.light import LANDSAT8, SENTINEL2
+from cloudnet.light import LANDSAT8, LANDSAT8_BANDS, SENTINEL2
 from cloudnet.mixture import (
     COMPOSED,
     PASTED,
@@ -59,7 +59,7 @@ WOODED = ("taiga",) * 7
 SIMULATION_PLAN = Plan(grounds=(*GROUNDS, *SNOWY, "salt", "urban", "urban", "tundra", *WOODED))
 """More than an even share of the grounds that are taken for cloud."""
 
-INSTRUMENTS = ((BANDS, SENTINEL2), (("B04", "B03", "B02", "B8A"), LANDSAT8))
+INSTRUMENTS = ((BANDS, SENTINEL2), (LANDSAT8_BANDS, LANDSAT8))
 """Bands and optics of simulated tiles, in even shares. Landsat's see snow and cloud a little
 otherwise; a net that knows both leans less on what is one instrument's own."""
 

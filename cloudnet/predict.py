@@ -273,7 +273,7 @@ class SceneJob:
     def note(self) -> str | None:
         """What is to be looked at once the job has run: that the scene, which does not tell its
         level, looks like Level-2A, and the model is for Level-1C."""
-        if not self._darkness.belies(self.scene, self.model.spec.levels):
+        if not self._darkness.shows_untold_l2a(self.scene, self.model.spec.levels):
             return None
         return (
             f"{self.scene.path} looks like Level-2A, darker in the blue than clear air, and does "

@@ -90,8 +90,8 @@ def evaluate(data: tuple[Path, ...], **settings: Any) -> None:
         evaluation = evaluate(dataset, masks, on_scene=lambda done, total: advance(done / total))
     if settings["fit_threshold"] is not None:
         evaluation = fit_thresholds(evaluation, settings["fit_threshold"])
-    if masks.belied:
-        click.echo(_level_note(sorted(masks.belied)), err=True)
+    if masks.untold_l2a:
+        click.echo(_level_note(sorted(masks.untold_l2a)), err=True)
     # Shown first: where the files cannot be written, the scores are not lost.
     click.echo(_shown(evaluation, settings))
     _write(dataset, masks, evaluation, settings)

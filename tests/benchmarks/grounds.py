@@ -14,16 +14,16 @@ import numpy as np
 
 from cloudnet import load_model
 from cloudnet.ground import GROUNDS
-from cloudnet.light import LANDSAT8, SENTINEL2
+from cloudnet.light import LANDSAT8, LANDSAT8_BANDS, SENTINEL2
 from cloudnet.simulate import simulate_scene
-from cloudnet.spec import BANDS
+from cloudnet.spec import BANDS, CLOUD
 
 SIZE = (256, 256)
 
 VIEWS = (
     ("Sentinel-2, 10 m", BANDS, SENTINEL2, 10.0),
     ("Sentinel-2, 20 m", BANDS, SENTINEL2, 20.0),
-    ("Landsat 8, 30 m", ("B04", "B03", "B02", "B8A"), LANDSAT8, 30.0),
+    ("Landsat 8, 30 m", LANDSAT8_BANDS, LANDSAT8, 30.0),
 )
 
 
@@ -52,7 +52,7 @@ def main() -> None:
                     optics=optics,
                 )
                 mask = model.mask(model.predict(scene.reflectance))
-                false.append(100.0 * float((mask == 1).mean()))
+                false.append(100.0 * float((mask == CLOUD).mean()))
             cells.append(f"{np.mean(false):.1f} % ({max(false):.0f} %) |")
         print(f"| {ground} |", *cells, flush=True)
 
