@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -50,9 +48,8 @@ DIMENSIONS = {
 }
 """Names of the free dimensions of input and output; None: fixed."""
 
-HASH_SEEDS = ("0", "1", "2")
-"""Seeds of Python's hashes that tf2onnx is run with, until it gives the answer its sides: its
-optimizer goes through sets of names, and in one order of thirty it drops the last Squeeze."""
+CHANNEL_AXIS = "channel_axis"
+"""Name of the axis that `give_channel_axis` puts last."""
 
 
 def export_onnx(
@@ -131,37 +128,43 @@ def convert(net: Path, spec: Spec) -> Proto:
         write_saved_model(net, spec, saved_model)
         command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved_model)]
         command += ["--opset", str(OPSET), "--output", str(onnx_file)]
-        for seed in HASH_SEEDS:
-            settings = {**os.environ, "PYTHONHASHSEED": seed}
-            result = subprocess.run(
-                command, capture_output=True, text=True, check=False, env=settings
-            )
-            if result.returncode or not onnx_file.exists():
-                lines = result.stderr.strip().splitlines() or ["no message"]
-                raise ExportError(f"tf2onnx cannot convert {net}: {lines[-1]}")
-            model = onnx.load(onnx_file)
-            if all(map(_has_its_sides, _ends(model), DIMENSIONS[spec.contract])):
-                break
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode or not onnx_file.exists():
+            lines = result.stderr.strip().splitlines() or ["no message"]
+            raise ExportError(f"tf2onnx cannot convert {net}: {lines[-1]}")
+        model = onnx.load(onnx_file)
+    if spec.contract == CONTRACT_NHWC:
+        give_channel_axis(model.graph)
     tidy(model.graph)
     return model
 
 
-def _ends(model: Proto) -> list[Proto]:
-    """Return a graph's input and output."""
-    return [model.graph.input[0], model.graph.output[0]]
-
-
-def _has_its_sides(value: Proto, dimensions: Sequence[str | None]) -> bool:
-    return len(value.type.tensor_type.shape.dim) == len(dimensions)
+def give_channel_axis(graph: Proto) -> None:
+    """Turn an answer of (batch, height, width) to (batch, height, width, 1)."""
+    (answer,) = graph.output
+    (maker,) = (node for node in graph.node if answer.name in node.output)
+    maker.output[0] = f"{answer.name}_plane"
+    axis = onnx.numpy_helper.from_array(np.array([3], np.int64), CHANNEL_AXIS)
+    graph.initializer.append(axis)
+    inputs = [maker.output[0], CHANNEL_AXIS]
+    graph.node.append(onnx.helper.make_node("Unsqueeze", inputs, [answer.name]))
+    answer.type.tensor_type.shape.dim.add().dim_value = 1
 
 
 def write_saved_model(net: Path, spec: Spec, folder: Path) -> None:
-    """Write a SavedModel whose one signature is the spec's contract."""
+    """Write a SavedModel whose one signature is the spec's contract, but for a last axis of one.
+
+    That axis is put back by `give_channel_axis`. tf2onnx 1.17 turns a last axis of one to its place
+    by a reshape of unknown sizes, then by a reshape and a squeeze. Where it has removed the
+    graph's last Identity before, as in one conversion of fifty, nothing reads that reshape, and the
+    squeeze is lost (`ReshapeOptimizer`, `Graph.insert_node_on_output`): five sides, not four.
+    """
     network = load_net(net)
     bands = len(spec.bands)
 
     def probability(reflectance: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT_NAMES[CONTRACT_NHWC]: network(reflectance, training=False)}
+        answer = network(reflectance, training=False)
+        return {OUTPUT_NAMES[CONTRACT_NHWC]: tf.squeeze(answer, axis=3)}
 
     def mask(reflectance: tf.Tensor) -> dict[str, tf.Tensor]:
         answer = network(tf.transpose(reflectance, [0, 2, 3, 1]), training=False)
@@ -193,9 +196,9 @@ def finish(graph: Proto, spec: Spec, probe: Probe, facts: str) -> None:
         raise ExportError(f"tf2onnx named input and output {names}, not as the contract asks")
     # What lies between keeps no shape: tf2onnx's own dimension names would contradict ours.
     del graph.graph.value_info[:]
-    for value, dimensions in zip(_ends(graph), DIMENSIONS[spec.contract]):
+    for (value,), dimensions in zip(ends, DIMENSIONS[spec.contract]):
         shape = value.type.tensor_type.shape.dim
-        if not _has_its_sides(value, dimensions):
+        if len(shape) != len(dimensions):
             found = [dimension.dim_param or dimension.dim_value for dimension in shape]
             raise ExportError(
                 f"tf2onnx gave {value.name} the shape {found}, not one of {len(dimensions)} sides"

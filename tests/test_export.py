@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ import onnxruntime
 
 from cloudnet import export
 from cloudnet.errors import ComparisonError, ExportError, ModelError, OutputError, RunError
-from cloudnet.export import HASH_SEEDS, OPSET, export_onnx
+from cloudnet.export import OPSET, export_onnx
 from cloudnet.model import load_net, make_spec, measure
 from cloudnet.probe import Probe, read_probe_tiles
 from cloudnet.run import Run
@@ -280,25 +279,6 @@ def test_a_graph_that_breaks_the_contract_is_not_published(
     with pytest.raises(ExportError, match=word):
         export_onnx(tiny_run, tmp_path / "model.onnx")
     assert_nothing_published(tmp_path)
-
-
-def test_a_conversion_that_lost_the_last_squeeze_is_done_again(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seeds, run = [], subprocess.run
-
-    def lose_it_once(command: list[str], **settings: Any) -> Any:
-        result = run(command, **settings)
-        seeds.append(settings["env"]["PYTHONHASHSEED"])
-        if len(seeds) == 1:
-            graph = onnx.load(command[-1])
-            add_a_side(graph)
-            onnx.save(graph, command[-1])
-        return result
-
-    monkeypatch.setattr(subprocess, "run", lose_it_once)
-    assert export_onnx(tiny_run, tmp_path / "model.onnx").passed
-    assert seeds == list(HASH_SEEDS[:2])
 
 
 def test_what_tf2onnx_died_of_is_told_in_a_line(
