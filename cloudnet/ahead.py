@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Semaphore, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -27,25 +27,23 @@ def run_ahead(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, No
     ahead
         Items that wait or are being made while one is in use; it bounds the memory.
     """
-    free, made = Semaphore(ahead), SimpleQueue[Any]()
+    free, made, turn = Semaphore(ahead), SimpleQueue[Any](), Lock()
     stopped: list[bool] = []
 
     def work() -> None:
         last: Any = END
         try:
-            while _may_go_on(free, stopped) and (item := next(items, END)) is not END:
+            while (item := _next(items, free, turn, stopped)) is not END:
                 made.put((item, None))
                 del item  # or it would live on here until the next is made
         except BaseException as error:
             last = error
         finally:
-            with suppress(AttributeError):  # an iterator that is no generator holds nothing
-                items.close()  # type: ignore[attr-defined]
             made.put((END, last))
 
     thread = Thread(target=work, name="cloudnet-ahead", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while True:
             item, error = made.get()
             if item is END:
@@ -58,10 +56,15 @@ def run_ahead(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, No
     finally:
         stopped.append(True)
         free.release()
-        thread.join()
+        # Not by the thread: where Ctrl-C came as it was being started, nobody knows if it runs.
+        with turn, suppress(AttributeError):  # an iterator that is no generator holds nothing
+            items.close()  # type: ignore[attr-defined]
+        if thread.is_alive():
+            thread.join()
 
 
-def _may_go_on(free: Semaphore, stopped: list[bool]) -> bool:
-    """Wait until an item may be made; tell whether it is still wanted."""
+def _next(items: Iterator[Item], free: Semaphore, turn: Lock, stopped: list[bool]) -> Any:
+    """Wait until an item may be made, and make it; END where none is left or wanted."""
     free.acquire()
-    return not stopped
+    with turn:
+        return END if stopped else next(items, END)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cloudnet import ahead as ahead_module
 from cloudnet.ahead import run_ahead
 
 
@@ -88,6 +89,29 @@ def test_an_error_of_the_user_stops_the_thread_and_closes_what_it_reads() -> Non
     assert source.closed
     assert len(source.given) <= 5
     assert ours() == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interrupt_while_the_thread_starts_leaves_nothing_reading(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """The file that is read is closed next: reading on crashed the process."""
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            if begun:
+                super().start()
+            raise KeyboardInterrupt("as it starts")
+
+    monkeypatch.setattr(ahead_module, "Thread", Interrupted)
+    source = Source(9)
+    with pytest.raises(KeyboardInterrupt, match="as it starts"):
+        next(run_ahead(source.items(), 1))
+    given = list(source.given)
+    assert source.closed == bool(given) and len(given) <= 1
+    assert ours() == []
+    time.sleep(0.01)
+    assert source.given == given
 
 
 def test_one_behind_another() -> None:
