@@ -23,7 +23,7 @@ def run_ahead(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, No
     Parameters
     ----------
     items
-        A generator, or any iterator; from here on used by the thread alone.
+        A generator, or any iterator; used by the thread alone until it is closed here.
     ahead
         Items that wait or are being made while one is in use; it bounds the memory.
     """
@@ -31,6 +31,7 @@ def run_ahead(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, No
     stopped: list[bool] = []
 
     def work() -> None:
+        """Put what the iterator gives, then END and what it raised, or END twice."""
         last: Any = END
         try:
             while (item := _next(items, free, turn, stopped)) is not END:
